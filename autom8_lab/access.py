@@ -1,0 +1,157 @@
+"""The access log: which contexts were shown to whom, when, and for which query."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from .errors import StorageError
+from .frames import TIME
+from .records import Condition, SearchAnswer
+from .validation import new_id
+
+if TYPE_CHECKING:
+    from .storage import Storage
+
+FLUSH_ENTRIES = 256
+FLUSH_SECONDS = 1.0
+
+SEARCH_COLUMNS = {
+    "access_id": "str",
+    "at": TIME,
+    "agent": "str",
+    "query": "str",
+    "method": "str",
+    "k": "int64",
+    "filters": "object",
+    "result_count": "int64",
+    "context_ids": "object",
+    "engine": "str",
+    "degraded": "str",
+    "duration_ms": "float64",
+}
+ACCESS_COLUMNS = {
+    "access_id": "str",
+    "at": TIME,
+    "kind": "str",
+    "agent": "str",
+    "context_id": "str",
+    "query": "str",
+    "method": "str",
+    "rank": "Int64",
+    "score": "float64",
+}
+
+
+class AccessLog:
+    """Collects accesses and writes them in groups: a read must not wait for a disk.
+
+    Entries are written after 256 of them or one second, before the log is read, and when the lab is closed.
+    """
+
+    def __init__(
+        self, storage: Storage, *, enabled: bool, agent: str | None, clock: Callable[[], datetime]
+    ) -> None:
+        self._storage = storage
+        self._enabled = enabled and not storage.read_only
+        self._agent = agent
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._entries: list[dict[str, Any]] = []
+        self._results: list[dict[str, Any]] = []
+        self._since = time.monotonic()
+
+    def search(self, answer: SearchAnswer, *, k: int) -> None:
+        """Note a search and its hits."""
+        details = {
+            "query": answer.query.replace("\0", " "),
+            "method": answer.method,
+            "engine": answer.engine,
+            "degraded": answer.degraded,
+            "k": k,
+            "filters": answer.filters,
+            "duration_ms": answer.duration_ms,
+        }
+        self._note("search", details, [(hit.context.id, hit.score) for hit in answer.hits])
+
+    def read(self, context_id: str) -> None:
+        """Note that a context was read by its id."""
+        self._note("read", {}, [(context_id, None)])
+
+    def _note(self, kind: str, details: dict[str, Any], results: Sequence[tuple[str, float | None]]) -> None:
+        if not self._enabled:
+            return
+        access_id = new_id()
+        empty = dict.fromkeys(("query", "method", "engine", "degraded", "k", "filters", "duration_ms"))
+        entry = {"id": access_id, "at": self._clock(), "kind": kind, "agent": self._agent, **empty, **details}
+        with self._lock:
+            self._entries.append({**entry, "result_count": len(results)})
+            self._results += [
+                {"access_id": access_id, "rank": rank, "context_id": context_id, "score": score}
+                for rank, (context_id, score) in enumerate(results, 1)
+            ]
+            due = len(self._entries) >= FLUSH_ENTRIES or time.monotonic() - self._since > FLUSH_SECONDS
+        # Inside a transaction the log would be taken back with it, although the contexts were shown.
+        if due and not self._storage.in_transaction:
+            with suppress(StorageError):  # a reader must not fail because a writer is busy: the entries are kept
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what was collected, and each context's last access and number of accesses."""
+        with self._lock:
+            entries, self._entries = self._entries, []
+            results, self._results = self._results, []
+            self._since = time.monotonic()
+        if not entries:
+            return
+        times = {entry["id"]: entry["at"] for entry in entries}
+        last: dict[str, tuple[datetime, int]] = {}
+        for result in results:
+            at, count = times[result["access_id"]], last.get(result["context_id"], (None, 0))[1]
+            last[result["context_id"]] = (at, count + 1)
+        try:
+            with self._storage.transaction():
+                self._storage.insert("access_log", entries)
+                self._storage.insert("access_results", results)
+                self._storage.touch(last)
+        except StorageError:
+            with self._lock:
+                self._entries[:0], self._results[:0] = entries, results
+            raise
+
+    def searches(self, *, where: Sequence[Condition], limit: int | None) -> list[dict[str, Any]]:
+        """Return past searches, the newest first."""
+        self._flush_unless_in_transaction()
+        where = [Condition("kind", "=", "search"), *where]
+        rows = self._storage.rows("access_log", where=where, order_by=["-at", "-id"], limit=limit)
+        ids = [row["id"] for row in rows]
+        shown: dict[str, list[str]] = {}
+        for result in self._storage.rows(
+            "access_results", where=[Condition("access_id", "in", ids)], order_by=["access_id", "rank"]
+        ):
+            shown.setdefault(result["access_id"], []).append(result["context_id"])
+        return [{**row, "access_id": row["id"], "context_ids": shown.get(row["id"], [])} for row in rows]
+
+    def accesses(self, *, context_ids: Sequence[str] | None, where: Sequence[Condition]) -> list[dict[str, Any]]:
+        """Return each time a context was shown or read, the newest first."""
+        self._flush_unless_in_transaction()
+        chosen = [] if context_ids is None else [Condition("context_id", "in", list(context_ids))]
+        results = self._storage.rows("access_results", where=chosen)
+        ids = sorted({result["access_id"] for result in results})
+        log = {
+            row["id"]: row for row in self._storage.rows("access_log", where=[Condition("id", "in", ids), *where])
+        }
+        joined = [{**log[row["access_id"]], **row} for row in results if row["access_id"] in log]
+        return sorted(joined, key=lambda row: (row["at"], row["access_id"], -row["rank"]), reverse=True)
+
+    def _flush_unless_in_transaction(self) -> None:
+        if not self._storage.in_transaction:
+            self.flush()
+
+    def remove(self, *, older_than: timedelta) -> None:
+        """Delete the entries that are older, inside the caller's transaction."""
+        self._storage.delete("access_log", [Condition("at", "<", self._clock() - older_than)])

@@ -1,0 +1,494 @@
+"""Contexts: what one is, and how it is stored, changed, joined with its duplicates and removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+from .errors import ContextExists, ContextNotFound, InvalidValue, did_you_mean
+from .frames import TIME
+from .indexing import Index, Indexed, progress_bar
+from .records import Condition, Context
+from .validation import (
+    duration,
+    flag_value,
+    integer_value,
+    is_missing,
+    metadata_value,
+    moment,
+    name_value,
+    new_id,
+    shortened,
+    text_value,
+)
+
+if TYPE_CHECKING:
+    from .storage.base import Storage, Unit
+
+TABLE, ALIASES = "context_registry", "context_aliases"
+IfExists = Literal["fail", "update", "skip"]
+
+COLUMNS = {
+    "context_id": "str",
+    "topic": "str",
+    "content": "str",
+    "summary": "str",
+    "source": "str",
+    "priority": "int64",
+    "pinned": "bool",
+    "expires_at": TIME,
+    "superseded_by": "str",
+    "token_count": "Int64",
+    "content_hash": "str",
+    "metadata": "object",
+    "created_at": TIME,
+    "updated_at": TIME,
+    "accessed_at": TIME,
+    "access_count": "int64",
+    "aliases": "object",
+}
+OUTCOME_COLUMNS = {
+    "context_id": "str",
+    "outcome": "str",
+    "duplicate_of": "str",
+    "chunks": "int64",
+    "token_count": "Int64",
+}
+CLEANUP_COLUMNS = {
+    "context_id": "str",
+    "reason": "str",
+    "topic": "str",
+    "priority": "int64",
+    "expires_at": TIME,
+    "last_used_at": TIME,
+    "age_days": "float64",
+}
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A context that somebody wants stored, checked, with the fields that he gave."""
+
+    content: str
+    content_hash: str
+    context_id: str | None
+    given: dict[str, Any]
+    supersedes: tuple[str, ...]
+    created_at: datetime | None
+
+
+FIELDS: dict[str, Callable[[Any], Any]] = {
+    "summary": lambda value: text_value(value, "summary"),
+    "topic": lambda value: name_value(value, "topic"),
+    "source": lambda value: name_value(value, "source"),
+    "priority": lambda value: integer_value(value, "priority"),
+    "pinned": lambda value: flag_value(value, "pinned"),
+    "expires_at": lambda value: moment(value, "expires_at"),
+    "metadata": metadata_value,
+}
+ROW_KEYS = {"content", "context_id", "id", "ttl", "supersedes", "created_at", *FIELDS}
+
+
+def draft(row: Mapping[str, Any] | str, *, now: datetime) -> Draft:
+    """Check one row and return it as a draft. Raises `InvalidValue` naming the field, the value and the remedy."""
+    from .embedding.chunking import text_hash
+
+    values = {"content": row} if isinstance(row, str) else row
+    if not isinstance(values, Mapping):
+        raise InvalidValue(f"a row is a {type(row).__name__}: give a dict with 'content', or a str")
+    for key in values:
+        if key not in ROW_KEYS:
+            raise InvalidValue(f"unknown field {key!r}{did_you_mean(str(key), ROW_KEYS)}")
+    present = {key: value for key, value in values.items() if not is_missing(value)}
+    if "ttl" in present and "expires_at" in present:
+        raise InvalidValue(f"ttl={present['ttl']!r} and expires_at={present['expires_at']!r}: give one of the two")
+    content = text_value(present.get("content"), "content")
+    given = {name: check(present[name]) for name, check in FIELDS.items() if name in present}
+    if "ttl" in present:
+        given["expires_at"] = now + duration(present["ttl"], "ttl")
+    context_id = present.get("context_id", present.get("id"))
+    supersedes = present.get("supersedes", ())
+    return Draft(
+        content=content,
+        content_hash=text_hash(content),
+        context_id=None if context_id is None else name_value(context_id, "context_id"),
+        given=given,
+        supersedes=(supersedes,) if isinstance(supersedes, str) else tuple(supersedes),
+        created_at=moment(present["created_at"], "created_at") if "created_at" in present else None,
+    )
+
+
+def rows_of(source: Any) -> Iterator[Mapping[str, Any] | str]:
+    """Yield rows from a DataFrame, a list, or any iterable of dicts and texts."""
+    if type(source).__module__.startswith("pandas") and hasattr(source, "to_dict"):
+        yield from source.to_dict("records")
+    elif isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable):
+        raise InvalidValue(f"{shortened(source)} is a {type(source).__name__}: give a DataFrame or a list of dicts")
+    else:
+        yield from source
+
+
+class Contexts:
+    """The contexts of one lab."""
+
+    def __init__(self, storage: Storage, index: Index, *, clock: Callable[[], datetime]) -> None:
+        self._storage = storage
+        self._index = index
+        self._clock = clock
+        self._deferred: list[str] | None = None  # ids that wait for vectors, while a transaction groups verbs
+
+    # Storing
+
+    def store(self, row: Mapping[str, Any], *, if_exists: IfExists) -> str:
+        """Store one context and return its id."""
+        return str(self.store_drafts([draft(row, now=self._clock())], if_exists=if_exists)[0]["context_id"])
+
+    def store_rows(
+        self, source: Any, *, if_exists: IfExists, batch_size: int, progress: bool | None
+    ) -> list[dict[str, Any]]:
+        """Store rows in batches, each whole or not at all; a source of known length is checked before anything lands."""
+        known_length = hasattr(source, "__len__")
+        rows: Iterable[Any] = rows_of(source)
+        drafts = (self._numbered(number, row) for number, row in enumerate(rows))
+        if known_length:
+            drafts = iter(list(drafts))
+        outcomes: list[dict[str, Any]] = []
+        with progress_bar(len(source) if known_length else 0, "contexts", progress) as bar:
+            while batch := list(islice(drafts, batch_size)):
+                outcomes += self.store_drafts(batch, if_exists=if_exists)
+                bar.update(len(batch))
+        return outcomes
+
+    def _numbered(self, number: int, row: Any) -> Draft:
+        try:
+            return draft(row, now=self._clock())
+        except InvalidValue as exc:
+            raise InvalidValue(f"row {number}: {exc}") from exc
+
+    def store_drafts(self, drafts: Sequence[Draft], *, if_exists: IfExists) -> list[dict[str, Any]]:
+        """Store drafts in one transaction and return an outcome for each."""
+        if if_exists not in ("fail", "update", "skip"):
+            raise InvalidValue(f"if_exists={if_exists!r}: give 'fail', 'update' or 'skip'")
+        prepared = self._prepare([item.content for item in drafts])
+        with self._storage.transaction():
+            return _Batch(self, drafts, prepared, if_exists).store()
+
+    def _prepare(self, texts: Sequence[str]) -> list[Indexed]:
+        # Inside a transaction the vectors wait for its end: see `embed_deferred`.
+        if self._storage.in_transaction:
+            return [Indexed() for _ in texts]
+        return self._index.prepare(texts, progress=None)
+
+    def write_index(self, context_id: str, indexed: Indexed, *, content_changed: bool) -> None:
+        """Write a context's chunks and vectors, or note that they are to come."""
+        if indexed.set_key is None and self._deferred is not None:
+            self._deferred.append(context_id)
+        self._index.write(context_id, indexed, content_changed=content_changed)
+
+    @contextmanager
+    def embedding_at_the_end(self, unit: Unit) -> Iterator[None]:
+        """Give the texts that the block stores their vectors before its transaction is committed.
+
+        The database is let go while the model works, and then the transaction's writes are repeated.
+        """
+        self._deferred = []
+        try:
+            yield
+            ids = list(dict.fromkeys(self._deferred))
+        finally:
+            self._deferred = None
+        rows = self._storage.rows(TABLE, where=[Condition("id", "in", ids)], columns=["id", "content"]) if ids else []
+        if not rows:
+            return
+        unit.undo()
+        prepared = self._index.prepare([row["content"] for row in rows])
+        unit.redo()
+        for row, indexed in zip(rows, prepared, strict=True):
+            self._index.write(row["id"], indexed, content_changed=True)
+            self._storage.update(TABLE, _is(row["id"]), {"token_count": indexed.token_count})
+
+    # Reading
+
+    def resolve(self, context_id: str) -> str:
+        """Return the id that an id or alias stands for. Raises `ContextNotFound`."""
+        name = name_value(context_id, "context_id")
+        if self._storage.rows(TABLE, where=[Condition("id", "=", name)], columns=["id"]):
+            return name
+        rows = self._storage.rows(ALIASES, where=[Condition("alias", "=", name)], columns=["context_id"])
+        if not rows:
+            raise ContextNotFound(f"no context {shortened(name)}: al.contexts_df() lists the ids")
+        return str(rows[0]["context_id"])
+
+    def all_names(self, context_id: str) -> list[str]:
+        """Return the id and the aliases of a context; of an unknown id, that id."""
+        try:
+            context = self.get(context_id)
+        except ContextNotFound:
+            return [context_id]
+        return [context.id, *context.aliases]
+
+    def get(self, context_id: str) -> Context:
+        """Return a context by id or alias. Raises `ContextNotFound`."""
+        return self.by_ids([self.resolve(context_id)])[0]
+
+    def by_ids(self, ids: Sequence[str]) -> list[Context]:
+        """Return the contexts of these ids that exist, in the order of the ids."""
+        found = {item.id: item for item in self.select([Condition("id", "in", list(ids))])}
+        return [found[context_id] for context_id in ids if context_id in found]
+
+    def select(self, where: Sequence[Condition], *, limit: int | None = None) -> list[Context]:
+        """Return matching contexts, the oldest first."""
+        rows = self._storage.rows(TABLE, where=where, order_by=["created_at", "id"], limit=limit)
+        ids = [row["id"] for row in rows]
+        aliases: dict[str, list[str]] = {}
+        for row in self._storage.rows(ALIASES, where=[Condition("context_id", "in", ids)], order_by=["alias"]):
+            aliases.setdefault(row["context_id"], []).append(row["alias"])
+        for row in rows:
+            del row["context_key"]
+        return [Context(**row, aliases=tuple(aliases.get(row["id"], ()))) for row in rows]
+
+    # Changing
+
+    def update(self, context_id: str, changes: Mapping[str, Any]) -> Context:
+        """Change the given fields; None empties one. A new content gets new vectors."""
+        checked = self._checked_changes(changes)
+        indexed = self._prepare([checked["content"]])[0] if "content" in checked else None
+        with self._storage.transaction():
+            self.apply(context_id, checked, indexed)
+            return self.get(context_id)
+
+    def apply(self, context_id: str, changes: dict[str, Any], indexed: Indexed | None) -> None:
+        """Write checked changes inside the caller's transaction, with the index of the new content if there is one."""
+        current = self.get(context_id)
+        if changes.get("superseded_by") is not None:
+            changes["superseded_by"] = self._successor(current.id, changes["superseded_by"])
+        if indexed is not None and changes["content"] != current.content:
+            current = self._own_copy(context_id, current)
+            changes["token_count"] = indexed.token_count
+            self.write_index(current.id, indexed, content_changed=True)
+        self._storage.update(TABLE, _is(current.id), {**changes, "updated_at": self._clock()})
+
+    def _checked_changes(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        from .embedding.chunking import text_hash
+
+        if "ttl" in changes:
+            if "expires_at" in changes:
+                raise InvalidValue("ttl and expires_at are both given: give one of the two")
+            ttl = changes["ttl"]
+            expires_at = None if ttl is None else self._clock() + duration(ttl, "ttl")
+            changes = {**{key: value for key, value in changes.items() if key != "ttl"}, "expires_at": expires_at}
+        empty = {"priority": 0, "pinned": False, "metadata": {}}
+        checked = {
+            name: empty.get(name) if changes[name] is None else check(changes[name])
+            for name, check in FIELDS.items()
+            if name in changes
+        }
+        if "content" in changes:
+            checked["content"] = text_value(changes["content"], "content")
+            checked["content_hash"] = text_hash(checked["content"])
+        if "superseded_by" in changes:
+            checked["superseded_by"] = changes["superseded_by"]
+        return checked
+
+    def _successor(self, context_id: str, successor: str) -> str:
+        successor = self.resolve(successor)
+        seen, following = [context_id], successor
+        while following:
+            if following in seen:
+                raise InvalidValue(f"superseded_by={successor!r} closes a circle: {' → '.join([*seen, following])}")
+            seen.append(following)
+            following = self._storage.rows(TABLE, where=_is(following), columns=["superseded_by"])[0]["superseded_by"]
+        return successor
+
+    def _own_copy(self, context_id: str, current: Context) -> Context:
+        # Several ids share one text only while it is the same text: the one that changes gets a row of its own.
+        if not current.aliases:
+            return current
+        self.delete(context_id)
+        row = {name: getattr(current, name) for name in current.__dataclass_fields__ if name not in ("id", "aliases")}
+        self._storage.insert(TABLE, [{**row, "id": context_id}])
+        return replace(current, id=context_id, aliases=())
+
+    def supersede(self, old_ids: Iterable[str], successor: str) -> None:
+        """Mark contexts as superseded by another."""
+        for old in old_ids:
+            resolved = self.resolve(old)
+            self._storage.update(TABLE, _is(resolved), {"superseded_by": self._successor(resolved, successor)})
+
+    # Removing
+
+    def delete(self, context_id: str) -> None:
+        """Delete an id; the text with its vectors goes when its last id does."""
+        with self._storage.transaction():
+            resolved = self.resolve(context_id)
+            if resolved != context_id:
+                self._storage.delete(ALIASES, [Condition("alias", "=", context_id)])
+                return
+            aliases = self._storage.rows(ALIASES, where=[Condition("context_id", "=", resolved)], order_by=["alias"])
+            if not aliases:
+                self._storage.delete(TABLE, _is(resolved))
+                return
+            heir = aliases[0]["alias"]
+            self._storage.delete(ALIASES, [Condition("alias", "=", heir)])
+            self._storage.update(TABLE, _is(resolved), {"id": heir})
+
+    def removable(self, *, unused_for: timedelta | None) -> list[dict[str, Any]]:
+        """Return what retention would remove: expired contexts, and those unused for too long; never pinned ones."""
+        now = self._clock()
+        tests = {"expired": [Condition("expires_at", "<=", now)]}
+        if unused_for is not None:
+            stale = now - unused_for
+            tests[f"unused for more than {unused_for.days} days"] = [
+                Condition("updated_at", "<", stale),
+                Condition("accessed_at", "null or <", stale),
+            ]
+        columns = ["id", "topic", "priority", "expires_at", "updated_at", "accessed_at", "created_at"]
+        found: dict[str, dict[str, Any]] = {}
+        for reason, where in tests.items():
+            for row in self._storage.rows(TABLE, where=[Condition("pinned", "=", False), *where], columns=columns):
+                last_used = max(row["updated_at"], row["accessed_at"] or row["updated_at"])
+                age_days = (now - row["created_at"]).total_seconds() / 86_400
+                details = {"reason": reason, "last_used_at": last_used, "age_days": age_days}
+                found.setdefault(row["id"], {**row, "context_id": row["id"], **details})
+        return sorted(found.values(), key=lambda row: (row["reason"], row["last_used_at"], row["context_id"]))
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Delete contexts with all their ids, unless they were pinned meanwhile."""
+        with self._storage.transaction():
+            self._storage.delete(TABLE, [Condition("id", "in", list(ids)), Condition("pinned", "=", False)])
+
+
+class _Batch:
+    """One batch on its way into the file, inside a transaction: who is new, who is there already."""
+
+    def __init__(self, contexts: Contexts, drafts: Sequence[Draft], prepared: Sequence[Indexed], if_exists: str) -> None:
+        self._contexts = contexts
+        self._storage = contexts._storage
+        self._if_exists = if_exists
+        self._now = contexts._clock()
+        self._work = list(zip(drafts, prepared, strict=True))
+        names = [item.context_id for item in drafts if item.context_id]
+        known = contexts.select([Condition("id", "in", names)])
+        self._by_id = {item.id: item for item in known}
+        for row in self._storage.rows(ALIASES, where=[Condition("alias", "in", names)]):
+            self._by_id[row["alias"]] = contexts.get(row["context_id"])
+        self._live: dict[str, list[Context]] = {}
+        for item in contexts.select(
+            [
+                Condition("content_hash", "in", [item.content_hash for item in drafts]),
+                Condition("superseded_by", "is null"),
+                Condition("expires_at", "null or >", self._now),
+            ]
+        ):
+            self._live.setdefault(item.content_hash, []).append(item)
+        self._new: list[tuple[Context, Indexed]] = []
+
+    def store(self) -> list[dict[str, Any]]:
+        outcomes = [self._one(item, indexed) for item, indexed in self._work]
+        self._flush()
+        for (item, _), outcome in zip(self._work, outcomes, strict=True):
+            self._contexts.supersede(item.supersedes, outcome["context_id"])
+        return outcomes
+
+    def _flush(self) -> None:
+        new, self._new = self._new, []
+        self._storage.insert(
+            TABLE,
+            [{name: getattr(item, name) for name in item.__dataclass_fields__ if name != "aliases"} for item, _ in new],
+        )
+        for item, indexed in new:
+            self._contexts.write_index(item.id, indexed, content_changed=False)
+
+    def _one(self, item: Draft, indexed: Indexed) -> dict[str, Any]:
+        existing = self._by_id.get(item.context_id) if item.context_id else None
+        if existing is not None:
+            return self._again(item, existing, indexed)
+        twin = next((live for live in self._live.get(item.content_hash, ()) if _fits(item, live)), None)
+        if twin is not None:
+            return self._duplicate(item, twin, indexed)
+        created = self._context(item, indexed)
+        self._new.append((created, indexed))
+        self._by_id[created.id] = created
+        self._live.setdefault(created.content_hash, []).append(created)
+        return _outcome(created.id, "stored", None, indexed)
+
+    def _context(self, item: Draft, indexed: Indexed) -> Context:
+        given = {"summary": None, "topic": None, "source": None, "priority": 0, "pinned": False, **item.given}
+        return Context(
+            id=item.context_id or new_id(),
+            content=item.content,
+            content_hash=item.content_hash,
+            expires_at=given.pop("expires_at", None),
+            metadata=given.pop("metadata", {}),
+            superseded_by=None,
+            token_count=indexed.token_count,
+            created_at=item.created_at or self._now,
+            updated_at=item.created_at or self._now,
+            accessed_at=None,
+            access_count=0,
+            **given,
+        )
+
+    def _again(self, item: Draft, existing: Context, indexed: Indexed) -> dict[str, Any]:
+        changes = {name: value for name, value in item.given.items() if getattr(existing, name) != value}
+        same_text = existing.content_hash == item.content_hash
+        if same_text and not changes:
+            return _outcome(item.context_id, "unchanged", None, indexed)
+        if self._if_exists == "skip":
+            return _outcome(item.context_id, "skipped", None, indexed)
+        if self._if_exists == "fail":
+            what = ", ".join(sorted(changes) + ([] if same_text else ["content"]))
+            raise ContextExists(
+                f"context {item.context_id!r} exists already with another {what}: "
+                "use update_context, or if_exists='update' or 'skip'"
+            )
+        self._flush()  # the context may be a row of this very batch
+        text = {} if same_text else {"content": item.content, "content_hash": item.content_hash}
+        self._contexts.apply(str(item.context_id), {**changes, **text}, None if same_text else indexed)
+        self._by_id[str(item.context_id)] = self._contexts.get(str(item.context_id))
+        return _outcome(item.context_id, "updated", None, indexed)
+
+    def _duplicate(self, item: Draft, twin: Context, indexed: Indexed) -> dict[str, Any]:
+        self._flush()
+        if item.context_id is not None:
+            alias = {"alias": item.context_id, "context_id": twin.id, "created_at": self._now}
+            self._storage.insert(ALIASES, [alias])
+            self._by_id[item.context_id] = twin
+        # Whoever stored it, the stronger wish to keep it wins.
+        expires_at = item.given.get("expires_at")
+        longest = None if expires_at is None or twin.expires_at is None else max(expires_at, twin.expires_at)
+        kept = {
+            "pinned": twin.pinned or item.given.get("pinned", False),
+            "priority": max(twin.priority, item.given.get("priority", twin.priority)),
+            "expires_at": longest,
+        }
+        changes = {name: value for name, value in kept.items() if getattr(twin, name) != value}
+        if changes:
+            self._storage.update(TABLE, _is(twin.id), {**changes, "updated_at": self._now})
+        return _outcome(item.context_id or twin.id, "duplicate", twin.id, indexed)
+
+
+def _fits(item: Draft, twin: Context) -> bool:
+    # The same text about something else (another topic, source, summary or metadata) is another context.
+    about = ("topic", "source", "summary", "metadata")
+    return twin.id not in item.supersedes and all(
+        getattr(twin, name) == item.given[name] for name in about if name in item.given
+    )
+
+
+def _outcome(context_id: str | None, outcome: str, duplicate_of: str | None, indexed: Indexed) -> dict[str, Any]:
+    return {
+        "context_id": context_id,
+        "outcome": outcome,
+        "duplicate_of": duplicate_of,
+        "chunks": len(indexed.chunks),
+        "token_count": indexed.token_count,
+    }
+
+
+def _is(context_id: str) -> list[Condition]:
+    return [Condition("id", "=", context_id)]

@@ -1,0 +1,7 @@
+"""Texts to vectors: chunking and encoders. Nothing here knows a database."""
+
+from __future__ import annotations
+
+from .encoders import Encoder, HashEncoder, load_encoder
+
+__all__ = ["Encoder", "HashEncoder", "load_encoder"]

@@ -1,0 +1,59 @@
+"""Long texts to overlapping chunks, by the model's own tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Literal
+
+from ..records import Chunk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .encoders import Encoder
+
+ChunkFormat = Literal["auto", "markdown", "plain"]
+# A heading, a fence or a list at the start of a line; prose seldom has either.
+MARKDOWN = re.compile(r"^(#{1,6} \S|```|[-*] \S|\d+\. \S)", re.MULTILINE)
+WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def text_hash(text: str) -> str:
+    """Return the SHA-256 of a text as UTF-8, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def count_tokens(texts: Sequence[str], encoder: Encoder) -> list[int]:
+    """Count each text's tokens, special ones left out; an encoder without a tokenizer counts words and marks."""
+    if encoder.tokenizer is None:
+        return [len(WORD.findall(text)) for text in texts]
+    return [len(item) for item in encoder.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def chunk_text(
+    text: str, encoder: Encoder, *, token_count: int, chunk_tokens: int, overlap_tokens: int, format: ChunkFormat
+) -> list[Chunk]:
+    """Split a text into chunks of at most `chunk_tokens` tokens that together cover every character.
+
+    Splits at the largest semantic boundary that fits (semantic-text-splitter): headings and blocks in Markdown,
+    paragraphs, sentences and words in plain text. Neighbours share up to `overlap_tokens`.
+    """
+    capacity = min(chunk_tokens, encoder.max_tokens)
+    if token_count <= capacity:
+        return [Chunk(0, 0, len(text), text_hash(text))]
+    splitter = _splitter(text, encoder, capacity, min(overlap_tokens, capacity - 1), format)
+    return [
+        Chunk(position, start, start + len(piece), text_hash(piece))
+        for position, (start, piece) in enumerate(splitter.chunk_indices(text))
+    ]
+
+
+def _splitter(text: str, encoder: Encoder, capacity: int, overlap: int, format: ChunkFormat):  # type: ignore[no-untyped-def]
+    from semantic_text_splitter import MarkdownSplitter, TextSplitter
+
+    markdown = format == "markdown" or (format == "auto" and MARKDOWN.search(text) is not None)
+    kind = MarkdownSplitter if markdown else TextSplitter
+    if encoder.tokenizer is None:
+        return kind.from_callback(lambda piece: len(WORD.findall(piece)), capacity, overlap, trim=False)
+    return kind.from_huggingface_tokenizer(encoder.tokenizer, capacity, overlap, trim=False)

@@ -1,0 +1,271 @@
+"""The index of meaning: which model's vectors serve, and how texts get theirs."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from .errors import ConfigurationError, EmbeddingModelWarning, ModelUnavailable, PendingEmbeddingWarning
+from .records import Chunk, Condition, EmbeddingSet, Report
+
+if TYPE_CHECKING:
+    from .config import LabConfig
+    from .embedding import Encoder
+    from .storage import Storage
+    from .vectors.similarity import Array32
+
+PASS_CONTEXTS = 1_000  # contexts chunked and encoded in one pass
+QUIET_TEXTS = 256  # fewer texts than this are encoded without a progress bar
+
+
+@dataclass
+class Indexed:
+    """A text's tokens, chunks and new vectors, ready to be written; `set_key` is None where no model was there."""
+
+    set_key: int | None = None
+    token_count: int | None = None
+    chunks: list[Chunk] = field(default_factory=list)
+    vectors: dict[str, Array32] = field(default_factory=dict)
+
+
+class Index:
+    """Chunks and encodes texts for the active embedding set, never inside a transaction.
+
+    The active set answers searches. Another model gets a set of its own, built beside it, and takes its place only
+    when it is complete.
+    """
+
+    def __init__(
+        self, storage: Storage, config: LabConfig, *, encoder: Encoder | None, clock: Callable[[], datetime]
+    ) -> None:
+        self._storage = storage
+        self._config = config
+        self._given = encoder
+        self._clock = clock
+        self._warned = False
+        self._refusals: dict[str, str] = {}
+        active = self.active_set()
+        wanted = encoder.name if encoder else config.embedding_model
+        chosen = encoder is not None or "embedding_model" in config.model_fields_set
+        if active and chosen and wanted != active.model_name:
+            warnings.warn(
+                f"the vectors in {storage.path} come from {active.model_name!r}, which goes on serving; "
+                f"al.embed_contexts(model={wanted!r}) changes to the configured model",
+                EmbeddingModelWarning,
+                stacklevel=4,
+            )
+
+    def active_set(self) -> EmbeddingSet | None:
+        """Return the set that answers searches, or None while nothing has been embedded."""
+        return self._set(Condition("state", "=", "active"))
+
+    def _set(self, *where: Condition) -> EmbeddingSet | None:
+        names = list(EmbeddingSet.__dataclass_fields__)
+        rows = self._storage.rows("embedding_sets", where=where, columns=names, limit=1)
+        return EmbeddingSet(**rows[0]) if rows else None
+
+    def encoder(self, name: str | None = None) -> Encoder:
+        """Return the encoder of that name, or the configured one. Raises `ModelUnavailable` with the remedy."""
+        if self._given is not None and name in (None, self._given.name):
+            return self._given
+        name = name or self._config.embedding_model
+        if name in self._refusals:
+            raise ModelUnavailable(self._refusals[name])
+        from .embedding import load_encoder
+
+        try:
+            encoder = load_encoder(name, device=self._config.embedding_device)
+        except ModelUnavailable as exc:
+            # Remembered, because finding out takes seconds and every search would ask again.
+            self._refusals[name] = str(exc)
+            raise
+        wanted = self._config.embedding_dimensions
+        if wanted is not None and encoder.dimensions != wanted:
+            raise ConfigurationError(
+                f"embedding_dimensions={wanted}, but {name!r} has {encoder.dimensions}: leave the setting out"
+            )
+        return encoder
+
+    def encoder_of(self, embedding_set: EmbeddingSet) -> Encoder:
+        """Return the encoder whose vectors the set holds; other weights under the same name do not count."""
+        encoder = self.encoder(embedding_set.model_name)
+        if encoder.model_id != embedding_set.model_id:
+            raise ModelUnavailable(
+                f"the vectors come from {embedding_set.model_id}, but {embedding_set.model_name!r} is now "
+                f"{encoder.model_id}: al.embed_contexts() embeds the contexts with it"
+            )
+        return encoder
+
+    def query_vector(self, query: str) -> tuple[EmbeddingSet, Array32] | None:
+        """Return the active set and the query's vector in it, or None in an empty lab. Raises `ModelUnavailable`."""
+        active = self.active_set()
+        if active is None:
+            if not self._storage.count("context_registry"):
+                return None
+            raise ModelUnavailable("no context has a vector yet: al.embed_contexts() adds them")
+        from .vectors.similarity import checked
+
+        vector = self.encoder_of(active).encode_query(query)
+        return active, checked(vector, dimensions=active.dimensions, what="the query's vector")[0]
+
+    def prepare(self, texts: Sequence[str], *, progress: bool | None = False) -> list[Indexed]:
+        """Chunk and encode texts for the active set, which the first call creates.
+
+        Without a model the texts get no vectors, and a `PendingEmbeddingWarning` says so once per lab.
+        """
+        try:
+            active = self.active_set()
+            encoder = self.encoder_of(active) if active else self.encoder()
+            active = active or self._ensure_set(encoder, "active")
+        except ModelUnavailable as exc:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"stored without vectors, text search finds them: {exc}. Later, al.embed_contexts() adds them",
+                    PendingEmbeddingWarning,
+                    stacklevel=4,
+                )
+            return [Indexed() for _ in texts]
+        return self._indexed(texts, active, encoder, progress=progress)
+
+    def _ensure_set(self, encoder: Encoder, state: str) -> EmbeddingSet:
+        identity = {
+            "model_id": encoder.model_id,
+            "chunk_tokens": self._config.chunk_tokens,
+            "chunk_overlap_tokens": self._config.chunk_overlap_tokens,
+        }
+        where = [Condition(name, "=", value) for name, value in identity.items()]
+        with self._storage.transaction():
+            existing = self._set(*where) or (self.active_set() if state == "active" else None)
+            if existing is None:
+                row = {**identity, "model_name": encoder.name, "dimensions": encoder.dimensions, "state": state}
+                self._storage.insert("embedding_sets", [{**row, "created_at": self._clock()}])
+                existing = self._set(*where)
+        assert existing is not None
+        return existing
+
+    def _indexed(
+        self, texts: Sequence[str], into: EmbeddingSet, encoder: Encoder, *, progress: bool | None
+    ) -> list[Indexed]:
+        from .embedding.chunking import chunk_text, count_tokens
+
+        counts = count_tokens(texts, encoder)
+        result = [
+            Indexed(
+                into.set_key,
+                count,
+                chunk_text(
+                    text,
+                    encoder,
+                    token_count=count,
+                    chunk_tokens=into.chunk_tokens,
+                    overlap_tokens=into.chunk_overlap_tokens,
+                    format=self._config.chunk_format,
+                ),
+            )
+            for text, count in zip(texts, counts, strict=True)
+        ]
+        pieces = {
+            chunk.chunk_hash: text[chunk.start : chunk.end]
+            for text, item in zip(texts, result, strict=True)
+            for chunk in item.chunks
+        }
+        known = self._storage.known_vectors(encoder.model_id, list(pieces))
+        missing = [name for name in pieces if name not in known]
+        vectors = known | dict(
+            zip(missing, encode_in_batches([pieces[name] for name in missing], encoder, progress), strict=True)
+        )
+        for item in result:
+            item.vectors = {chunk.chunk_hash: vectors[chunk.chunk_hash] for chunk in item.chunks}
+        return result
+
+    def write(self, context_id: str, indexed: Indexed, *, content_changed: bool = False) -> None:
+        """Write what `prepare` returned for a context, inside the caller's transaction."""
+        self._storage.put_chunks(
+            context_id,
+            indexed.chunks,
+            set_key=indexed.set_key,
+            vectors=indexed.vectors,
+            content_changed=content_changed,
+        )
+
+    def embed_contexts(self, *, model: str | None, progress: bool | None) -> Report:
+        """See `Lab.embed_contexts`."""
+        started = time.perf_counter()
+        encoder = self.encoder(model)
+        target = self._ensure_set(encoder, "building" if self.active_set() else "active")
+        total = self._storage.count_without_chunks(target.set_key)
+        embedded = 0
+        with progress_bar(total, "contexts", progress) as bar:
+            while rows := self._storage.contexts_without_chunks(target.set_key, limit=PASS_CONTEXTS):
+                done = self._indexed([row["content"] for row in rows], target, encoder, progress=False)
+                with self._storage.transaction():
+                    for row, item in zip(rows, done, strict=True):
+                        embedded += self._write_unless_changed(row, item)
+                bar.update(len(rows))
+            self._activate(target)
+        return Report(
+            model=encoder.model_id,
+            contexts_embedded=embedded,
+            contexts_without_vectors=self._storage.count_without_chunks(target.set_key),
+            seconds=round(time.perf_counter() - started, 3),
+        )
+
+    def drop_retired(self) -> None:
+        """Delete the vectors of models that no longer serve, inside the caller's transaction."""
+        self._storage.delete("embedding_sets", [Condition("state", "=", "retired")])
+
+    def _write_unless_changed(self, row: dict[str, Any], item: Indexed) -> int:
+        # Between reading the text and writing its vectors another process may have changed or deleted it.
+        same = [Condition("id", "=", row["id"]), Condition("content", "=", row["content"])]
+        if not self._storage.update("context_registry", same, {"token_count": item.token_count}):
+            return 0
+        self.write(row["id"], item)
+        return 1
+
+    def _activate(self, target: EmbeddingSet) -> None:
+        with self._storage.transaction():
+            active = self.active_set()
+            if active == target or self._storage.count_without_chunks(target.set_key):
+                return
+            if active:
+                where = [Condition("set_key", "=", active.set_key)]
+                self._storage.update("embedding_sets", where, {"state": "retired"})
+            changes = {"state": "active", "activated_at": self._clock()}
+            self._storage.update("embedding_sets", [Condition("set_key", "=", target.set_key)], changes)
+
+
+def encode_in_batches(texts: Sequence[str], encoder: Encoder, progress: bool | None) -> Iterator[Array32]:
+    """Yield a vector per text, in order, the longest texts encoded together.
+
+    Sorting over all texts keeps padding, which is wasted work, small.
+    """
+    import numpy as np
+
+    if not texts:
+        return iter(())
+    from .vectors.similarity import checked
+
+    order = np.argsort([-len(text) for text in texts], kind="stable")
+    result = np.empty((len(texts), encoder.dimensions), dtype=np.float32)
+    with progress_bar(len(texts), "chunks", progress) as bar:
+        for start in range(0, len(texts), QUIET_TEXTS):
+            places = order[start : start + QUIET_TEXTS]
+            vectors = encoder.encode_documents([texts[place] for place in places])
+            result[places] = checked(vectors, dimensions=encoder.dimensions)
+            bar.update(len(places))
+    return iter(result)
+
+
+def progress_bar(total: int, unit: str, shown: bool | None) -> Any:
+    """Return a tqdm bar; None shows it for long work in a notebook or on a terminal."""
+    from tqdm.auto import tqdm
+
+    if shown is None:
+        shown = total >= QUIET_TEXTS and ("ipykernel" in sys.modules or sys.stderr.isatty())
+    return tqdm(total=total, unit=unit, disable=not shown, leave=False)

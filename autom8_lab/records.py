@@ -1,0 +1,174 @@
+"""The plain values that cross the lab's doors: no database, no engine, no frame."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Literal
+
+Operator = Literal["=", "!=", "<", "<=", ">", ">=", "in", "is null", "is not null", "null or >", "null or <"]
+Metric = Literal["cosine", "l2", "dot"]
+SearchMethod = Literal["hybrid", "text", "semantic"]
+VectorEngine = Literal["auto", "sqlite-vec", "exact"]
+Fusion = Literal["scores", "rrf"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One test on a column, or with `key` on a top-level key of a JSON column; a query's conditions are ANDed."""
+
+    column: str
+    operator: Operator
+    value: Any = None
+    key: str | None = None
+
+
+def html_table(rows: Iterable[tuple[Any, Any]], *, caption: str = "") -> str:
+    """Render pairs as an HTML table, every value escaped."""
+    body = "".join(
+        f"<tr><th style='text-align:left'>{html.escape(str(name))}</th>"
+        f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
+        for name, value in rows
+    )
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f"<table>{title}<tbody>{body}</tbody></table>"
+
+
+class Report(dict[str, Any]):
+    """A dict that displays as a two-column table in a terminal and in a notebook.
+
+    >>> print(Report(contexts=3, engine="exact"))
+    contexts  3
+    engine    exact
+    """
+
+    def __repr__(self) -> str:
+        width = max((len(str(name)) for name in self), default=0)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in self.items())
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        return html_table(self.items())
+
+
+class _Record:
+    """Notebook display for the frozen dataclasses below."""
+
+    def _repr_html_(self) -> str:
+        pairs = [(item.name, getattr(self, item.name)) for item in fields(self)]  # type: ignore[arg-type]
+        return html_table(pairs, caption=type(self).__name__)
+
+
+@dataclass(frozen=True)
+class Context(_Record):
+    """A stored text with what is known about it. Times are aware and in UTC."""
+
+    id: str
+    content: str
+    summary: str | None
+    topic: str | None
+    source: str | None
+    priority: int
+    pinned: bool
+    expires_at: datetime | None
+    superseded_by: str | None
+    token_count: int | None
+    content_hash: str
+    metadata: Mapping[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    accessed_at: datetime | None
+    access_count: int
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A span of a context: `content[start:end]`, in characters."""
+
+    position: int
+    start: int
+    end: int
+    chunk_hash: str
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A context near a query vector, with its best chunk."""
+
+    context_id: str
+    similarity: float
+    position: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Neighbours, best first, and which engine found them and why that one."""
+
+    neighbours: list[Neighbour]
+    engine: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class TextMatch:
+    """A context that matches words of the query. The BM25 score is positive, higher is better."""
+
+    context_id: str
+    score: float
+    rank: int
+
+
+@dataclass(frozen=True)
+class EmbeddingSet:
+    """The vectors of one model with one way of chunking; exactly one set of a lab is active."""
+
+    set_key: int
+    model_id: str
+    model_name: str
+    dimensions: int
+    chunk_tokens: int
+    chunk_overlap_tokens: int
+    state: Literal["building", "active", "retired"]
+
+
+@dataclass(frozen=True)
+class SearchHit(_Record):
+    """One answer of a search, with what put it there.
+
+    `score` orders the hits (0 to 1 for hybrid). `text_rank` and `semantic_rank` are 1-based places in the two
+    rankings, None where a ranker did not have the context among its candidates; `chunk_start` and `chunk_end`
+    locate the best passage in `context.content`, in characters.
+    """
+
+    rank: int
+    context: Context
+    score: float
+    text_rank: int | None
+    text_score: float | None
+    semantic_rank: int | None
+    similarity: float | None
+    matched_terms: tuple[str, ...]
+    chunk: str
+    chunk_start: int | None
+    chunk_end: int | None
+    age_days: float
+
+
+@dataclass(frozen=True)
+class SearchAnswer:
+    """The hits of one search and how they were found; iterates over the hits."""
+
+    hits: list[SearchHit]
+    query: str
+    method: SearchMethod
+    degraded: str | None
+    engine: str | None
+    engine_reason: str | None
+    duration_ms: float
+    filters: Mapping[str, Any] = field(default_factory=dict)

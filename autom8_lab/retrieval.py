@@ -1,0 +1,264 @@
+"""What a search is: two rankings, joined and explained."""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from .errors import DegradedSearchWarning, InvalidValue, ModelUnavailable, did_you_mean
+from .frames import TIME
+from .records import Condition, Context, Fusion, Neighbour, SearchAnswer, SearchHit, SearchMethod, TextMatch
+from .validation import flag_value, integer_value, metadata_value, moment, name_value, positive_integer, shortened
+
+if TYPE_CHECKING:
+    from .indexing import Index
+    from .storage import Storage
+
+CANDIDATES = 100  # how deep each ranking is read before they are joined
+RRF_K = 60  # Cormack, Clarke and Büttcher 2009
+MAX_K = 10_000
+MAX_TERMS = 256
+TERM = re.compile(r"[^\W_]+")
+# Lucene's English stop words and the words that questions are made of.
+STOP_WORDS = frozenset(
+    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to"
+    " was will with how what when where which who whom why can could did do does has have had i me my we our you your"
+    " should would from about".split()
+)
+METHODS = ("hybrid", "text", "semantic")
+
+COLUMNS = {
+    "rank": "int64",
+    "context_id": "str",
+    "topic": "str",
+    "content": "str",
+    "score": "float64",
+    "text_rank": "Int64",
+    "text_score": "float64",
+    "semantic_rank": "Int64",
+    "similarity": "float64",
+    "matched_terms": "object",
+    "chunk": "str",
+    "chunk_start": "Int64",
+    "chunk_end": "Int64",
+    "age_days": "float64",
+    "pinned": "bool",
+    "priority": "int64",
+    "summary": "str",
+    "source": "str",
+    "metadata": "object",
+    "created_at": TIME,
+    "aliases": "object",
+}
+
+
+def query_terms(query: str) -> list[str]:
+    """Return the words that text search looks for: lower case, each once, stop words dropped unless all are.
+
+    >>> query_terms("What is the C++?  foo\\"bar NEAR(")
+    ['c', 'foo', 'bar', 'near']
+    """
+    words = list(dict.fromkeys(TERM.findall(query.lower())))
+    kept = [word for word in words if word not in STOP_WORDS]
+    return (kept or words)[:MAX_TERMS]
+
+
+def conditions(
+    *,
+    now: datetime,
+    topic: str | Sequence[str] | None = None,
+    source: str | Sequence[str] | None = None,
+    pinned: bool | None = None,
+    min_priority: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    since: Any = None,
+    until: Any = None,
+    include_expired: bool = False,
+    include_superseded: bool = False,
+) -> list[Condition]:
+    """Turn the filters of a search or listing into conditions. Raises `InvalidValue`."""
+    where = [
+        Condition(name, "in", [name_value(item, name) for item in ([given] if isinstance(given, str) else given)])
+        for name, given in (("topic", topic), ("source", source))
+        if given is not None
+    ]
+    if pinned is not None:
+        where.append(Condition("pinned", "=", flag_value(pinned, "pinned")))
+    if min_priority is not None:
+        where.append(Condition("priority", ">=", integer_value(min_priority, "min_priority")))
+    where += between("created_at", since=since, until=until, now=now)
+    for key, value in metadata_value(metadata or {}).items():
+        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(x, dict | list) for x in value)):
+            raise InvalidValue(f"metadata[{key!r}]={shortened(value)}: compare with a single value, or a list of them")
+        where.append(Condition("metadata", "in" if isinstance(value, list) else "=", value, key=key))
+    if not include_superseded:
+        where.append(Condition("superseded_by", "is null"))
+    if not include_expired:
+        where.append(Condition("expires_at", "null or >", now))
+    return where
+
+
+def between(column: str, *, since: Any, until: Any, now: datetime) -> list[Condition]:
+    """Return the conditions for a time from `since` (inclusive) to `until`."""
+    tests = [("since", since, ">="), ("until", until, "<")]
+    return [Condition(column, test, moment(value, name, now=now)) for name, value, test in tests if value is not None]
+
+
+@dataclass
+class _Found:
+    """What the two rankers know about the candidates of one search."""
+
+    text: dict[str, TextMatch] = field(default_factory=dict)
+    near: dict[str, Neighbour] = field(default_factory=dict)
+    text_depth: int = 0
+    semantic_ranks: dict[str, int] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+class Retrieval:
+    """Searches one lab."""
+
+    def __init__(self, storage: Storage, index: Index, *, fusion: Fusion, clock: Callable[[], datetime]) -> None:
+        self._storage = storage
+        self._index = index
+        self._fusion = fusion
+        self._clock = clock
+
+    def search(
+        self,
+        query: str,
+        *,
+        k: int,
+        method: SearchMethod,
+        fusion: Fusion | None,
+        min_similarity: float | None,
+        where: Sequence[Condition],
+        filters: Mapping[str, Any],
+        contexts_of: Callable[[Sequence[str]], list[Context]],
+    ) -> SearchAnswer:
+        """Answer a query. Every text is legal; raises `InvalidValue` for other values, `ModelUnavailable` for semantic."""
+        started = time.perf_counter()
+        k, fusion = self._checked(query, k, method, fusion or self._fusion, min_similarity)
+        terms = query_terms(query)
+        depth = max(CANDIDATES, k)
+        found, engine, reason, degraded = _Found(text_depth=depth), None, None, None
+        meant = None
+        if method != "text" and query.strip():
+            try:
+                meant = self._index.query_vector(query)
+            except ModelUnavailable as exc:
+                if method == "semantic":
+                    raise
+                degraded = str(exc)
+                warnings.warn(f"hybrid search answers by text alone: {exc}", DegradedSearchWarning, stacklevel=4)
+        if meant is not None:
+            answer = self._storage.nearest(meant[1], set_key=meant[0].set_key, k=depth, where=where)
+            engine, reason = answer.engine, answer.reason
+            found.near = {item.context_id: item for item in answer.neighbours}
+            found.semantic_ranks = {item.context_id: rank for rank, item in enumerate(answer.neighbours, 1)}
+        if method != "semantic" and terms:
+            matches = self._storage.match_text(terms, k=depth, where=where, include=list(found.near))
+            found.text = {item.context_id: item for item in matches}
+        if method == "hybrid" and meant is not None:
+            unknown = [context_id for context_id in found.text if context_id not in found.near]
+            found.near |= self._storage.similarities(meant[1], set_key=meant[0].set_key, context_ids=unknown)
+        _score(found, method=method if degraded is None else "text", fusion=fusion)
+        if min_similarity is not None and degraded is None:
+            found.scores = {
+                context_id: score
+                for context_id, score in found.scores.items()
+                if context_id in found.near and found.near[context_id].similarity >= min_similarity
+            }
+        ranked = sorted(found.scores, key=lambda context_id: (-found.scores[context_id], context_id))[:k]
+        hits = self._explained(contexts_of(ranked), found, terms if method != "semantic" else [])
+        duration_ms = (time.perf_counter() - started) * 1000
+        return SearchAnswer(hits, query, method, degraded, engine, reason, duration_ms, filters)
+
+    @staticmethod
+    def _checked(query: str, k: int, method: str, fusion: str, min_similarity: float | None) -> tuple[int, Any]:
+        if not isinstance(query, str):
+            raise InvalidValue(f"query={shortened(query)} is a {type(query).__name__}: give a str")
+        if method not in METHODS:
+            raise InvalidValue(f"method={method!r}{did_you_mean(str(method), METHODS)}")
+        if fusion not in ("scores", "rrf"):
+            raise InvalidValue(f"fusion={fusion!r}: give 'scores' or 'rrf'")
+        if min_similarity is not None:
+            if method == "text":
+                raise InvalidValue(f"min_similarity={min_similarity!r} needs vectors: use method='hybrid' or 'semantic'")
+            if isinstance(min_similarity, bool) or not isinstance(min_similarity, int | float) or min_similarity != min_similarity:
+                raise InvalidValue(f"min_similarity={min_similarity!r}: give a number, under cosine from -1 to 1")
+        return positive_integer(k, "k", at_most=MAX_K), fusion
+
+    def _explained(self, contexts: Sequence[Context], found: _Found, terms: Sequence[str]) -> list[SearchHit]:
+        ids = [item.id for item in contexts]
+        matched = self._storage.matched_terms(terms, ids) if terms else {}
+        without_chunk = [context_id for context_id in ids if context_id not in found.near]
+        passages = self._storage.passages(terms, without_chunk) if terms and without_chunk else {}
+        now = self._clock()
+        hits = []
+        for rank, context in enumerate(contexts, 1):
+            text, near = found.text.get(context.id), found.near.get(context.id)
+            start, end = _passage(context.content, near, passages.get(context.id))
+            hits.append(
+                SearchHit(
+                    rank=rank,
+                    context=context,
+                    score=found.scores[context.id],
+                    text_rank=text.rank if text and text.rank <= found.text_depth else None,
+                    text_score=text.score if text else None,
+                    semantic_rank=found.semantic_ranks.get(context.id),
+                    similarity=near.similarity if near else None,
+                    matched_terms=matched.get(context.id, ()),
+                    chunk=context.content[start:end],
+                    chunk_start=start,
+                    chunk_end=end,
+                    age_days=(now - context.created_at).total_seconds() / 86_400,
+                )
+            )
+        return hits
+
+
+def _passage(content: str, near: Neighbour | None, passage: str | None) -> tuple[int | None, int | None]:
+    if near is not None:
+        return near.start, near.end
+    start = content.find(passage) if passage else -1
+    return (start, start + len(passage)) if passage and start >= 0 else (None, None)
+
+
+def _score(found: _Found, *, method: str, fusion: Fusion) -> None:
+    """Give every candidate its score.
+
+    `scores`: each ranker's score divided by the query's best, averaged with equal weights, both known for the union
+    of the candidates (a convex combination, Bruch et al. 2023, arXiv:2210.11934). `rrf`: reciprocal rank fusion,
+    scaled so that first in both rankings is 1.
+    """
+    if method == "text":
+        found.scores = {context_id: match.score for context_id, match in found.text.items()}
+    elif method == "semantic":
+        found.scores = {context_id: near.similarity for context_id, near in found.near.items()}
+    elif fusion == "rrf":
+        text_ranks = {context_id: m.rank for context_id, m in found.text.items() if m.rank <= found.text_depth}
+        for ranks in (text_ranks, found.semantic_ranks):
+            for context_id, rank in ranks.items():
+                found.scores[context_id] = found.scores.get(context_id, 0.0) + (RRF_K + 1) / (RRF_K + rank) / 2
+    else:
+        best_text = max((match.score for match in found.text.values()), default=0.0)
+        best_near = max((near.similarity for near in found.near.values()), default=0.0)
+        for context_id in found.text.keys() | found.near.keys():
+            text, near = found.text.get(context_id), found.near.get(context_id)
+            found.scores[context_id] = (
+                (text.score / best_text if text and best_text > 0 else 0.0)
+                + (max(near.similarity, 0.0) / best_near if near and best_near > 0 else 0.0)
+            ) / 2
+
+
+def hit_row(hit: SearchHit) -> dict[str, Any]:
+    """Return a hit as a row of `COLUMNS`."""
+    names = ("topic", "content", "pinned", "priority", "summary", "source", "metadata", "created_at", "aliases")
+    own = {name: getattr(hit, name) for name in COLUMNS if hasattr(hit, name)}
+    return {**own, "context_id": hit.context.id, **{name: getattr(hit.context, name) for name in names}}

@@ -1,0 +1,324 @@
+"""Intervals, quantiles and rates over plain arrays: thin on NumPy and SciPy, no frame and no database.
+
+Every function refuses input it cannot use (`InvalidValue`) and answers NaN where the sample is too small.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from .errors import InvalidValue
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    FloatArray = NDArray[np.float64]
+
+NORMAL_APPROXIMATION_ABOVE = 5_000
+RESAMPLE_BLOCK_VALUES = 100_000
+
+
+class QuantileIntervals(NamedTuple):
+    """Quantiles and their interval bounds, one value per probability; NaN where the sample is too small."""
+
+    estimate: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+
+def wilson_interval(
+    successes: ArrayLike, n: ArrayLike, *, confidence: float = 0.95
+) -> tuple[FloatArray, FloatArray]:
+    """Return the Wilson score interval (low, high) of each success rate.
+
+    `successes` and `n` are whole numbers that broadcast; the bounds are arrays of the broadcast shape, NaN
+    where n is 0. Raises InvalidValue. Source: Wilson 1927, JASA 22; `scipy.stats.binomtest(k, n)` with
+    `proportion_ci(method="wilson")` gives the same.
+
+    >>> low, high = wilson_interval([9, 0], [10, 0])
+    >>> low.round(3), high.round(3)
+    (array([0.596,   nan]), array([0.982,   nan]))
+    """
+    import numpy as np
+    from scipy.special import ndtri  # type: ignore[import-untyped, unused-ignore]
+
+    k, trials = _successes_of_trials(successes, n)
+    z = ndtri(1 - _tail(confidence))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centre = (k + z**2 / 2) / (trials + z**2)
+        half = z / (trials + z**2) * np.sqrt(k * (trials - k) / trials + z**2 / 4)
+    low = np.where(k == 0, 0.0, centre - half)
+    high = np.where(k == trials, 1.0, centre + half)
+    return np.where(trials == 0, np.nan, low), np.where(trials == 0, np.nan, high)
+
+
+def clopper_pearson_interval(
+    successes: ArrayLike, n: ArrayLike, *, confidence: float = 0.95
+) -> tuple[FloatArray, FloatArray]:
+    """Return the exact binomial interval (low, high) of each success rate; it covers at least `confidence`.
+
+    Shapes, NaN and errors as in `wilson_interval`. Source: Clopper & Pearson 1934, Biometrika 26; the bounds
+    are quantiles of beta distributions.
+
+    >>> low, high = clopper_pearson_interval(9, 10)
+    >>> low.round(3), high.round(3)
+    (np.float64(0.555), np.float64(0.997))
+    """
+    import numpy as np
+    from scipy.special import betaincinv  # type: ignore[import-untyped, unused-ignore]
+
+    k, trials = _successes_of_trials(successes, n)
+    tail = _tail(confidence)
+    # betaincinv wants positive parameters; the clamped entries are the ones replaced by 0, 1 or NaN.
+    low = np.where(k == 0, 0.0, betaincinv(np.maximum(k, 1), trials - k + 1, tail))
+    high = np.where(k == trials, 1.0, betaincinv(k + 1, np.maximum(trials - k, 1), 1 - tail))
+    return np.where(trials == 0, np.nan, low), np.where(trials == 0, np.nan, high)
+
+
+def bootstrap_mean_interval(
+    values: ArrayLike, *, confidence: float = 0.95, resamples: int = 2_000, seed: int = 0
+) -> tuple[float, float]:
+    """Return a bootstrap interval (low, high) of the mean of independent values, in their unit.
+
+    The method is BCa (Efron 1987, JASA 82) with its levels widened for small samples (Hesterberg 2015, The
+    American Statistician 69). The plain percentile interval is too narrow (92.6 % of nominal 95 % intervals
+    cover, exponential values, n = 50) and the studentised one has infinite bounds on scores with few distinct
+    values; this one covers 93 to 97 % of ordinary data from n = 50 on and stays within the data's range. It
+    falls short for very heavy tails (log-normal with sigma 1: 91 % at n = 50, 94 % at n = 200). Above 5,000
+    values the normal approximation of the central limit theorem answers.
+
+    NaN for fewer than two values; a constant sample has an interval of no width. For successes and failures
+    use `wilson_interval`. Raises InvalidValue, also for NaN among the values. One seed gives one interval.
+
+    >>> low, high = bootstrap_mean_interval([0.2, 0.4, 0.6, 0.8, 1.0] * 20)
+    >>> round(low, 2), round(high, 2)
+    (0.55, 0.66)
+    """
+    import numpy as np
+
+    sample = _finite("values", values)
+    tail = _tail(confidence)
+    if resamples < 100:
+        raise InvalidValue(f"resamples is {resamples}: use at least 100, 2,000 for a published interval")
+    if sample.size < 2:
+        return float("nan"), float("nan")
+    if sample.min() == sample.max():
+        return float(sample[0]), float(sample[0])
+    if sample.size > NORMAL_APPROXIMATION_ABOVE:
+        return _normal_interval(sample, tail)
+    means = _resampled_means(sample, resamples, seed)
+    low, high = np.quantile(means, _bca_levels(sample, means, tail))
+    return float(low), float(high)
+
+
+def paired_bootstrap_interval(
+    differences: ArrayLike, *, confidence: float = 0.95, resamples: int = 2_000, seed: int = 0
+) -> tuple[float, float]:
+    """Return a bootstrap interval (low, high) of the mean difference between two systems on the same prompts.
+
+    `differences` holds one value per prompt (a minus b). Prompts are resampled, not calls: average repeated
+    calls of a prompt first. Method, NaN and errors as in `bootstrap_mean_interval`. Source: Koehn 2004.
+
+    >>> low, high = paired_bootstrap_interval([0.1, 0.2, 0.0, 0.3, 0.1] * 10)
+    >>> low > 0
+    True
+    """
+    sample = _finite("differences", differences)
+    return bootstrap_mean_interval(sample, confidence=confidence, resamples=resamples, seed=seed)
+
+
+def quantiles_with_intervals(
+    values: ArrayLike, probabilities: ArrayLike, *, confidence: float = 0.95, assume_sorted: bool = False
+) -> QuantileIntervals:
+    """Return quantiles with distribution-free intervals, in the unit of the values.
+
+    The estimate is NumPy's "linear" method. The bounds are order statistics: with B ~ Binomial(n, p), the
+    interval from the l-th to the u-th smallest value covers with probability P(l <= B < u); the equal-tailed
+    ranks are tightened by one where the coverage stays at least `confidence`. Source: Conover 1999, Practical
+    Nonparametric Statistics, section 3.2; David & Nagaraja 2003, Order Statistics, section 7.1.
+
+    A probability is supported when the sample is likely enough to reach beyond the quantile on both sides:
+    p**n and (1 - p)**n are at most (1 - confidence) / 2. Estimate and bounds are NaN where it is not: at
+    95 %, p50 needs 6 values, p90 36, p95 72, p99 368. `assume_sorted=True` saves the sort (the order is
+    checked). Raises InvalidValue, also for NaN among the values.
+
+    >>> quantiles_with_intervals(range(1, 101), [0.5, 0.99])
+    QuantileIntervals(estimate=array([50.5,  nan]), low=array([40., nan]), high=array([60., nan]))
+    """
+    import numpy as np
+
+    ordered = _finite("values", values)
+    if not assume_sorted:
+        ordered = np.sort(ordered)
+    elif (np.diff(ordered) < 0).any():
+        raise InvalidValue(
+            "the values are not in ascending order: sort them, or leave out assume_sorted=True"
+        )
+    p = np.atleast_1d(_numbers("probabilities", probabilities))
+    _refuse("probabilities", p, ~((p >= 0) & (p <= 1)), "give probabilities from 0 to 1, 0.95 for p95")
+    tail = _tail(confidence)
+    n = ordered.size
+    supported = (n > 0) & (p**n <= tail) & ((1 - p) ** n <= tail)
+    bounds = np.full((3, p.size), np.nan)
+    if supported.any():
+        low_rank, high_rank = _quantile_ranks(n, p[supported], tail)
+        bounds[0, supported] = _linear_quantiles(ordered, p[supported])
+        bounds[1, supported] = ordered[low_rank - 1]
+        bounds[2, supported] = ordered[high_rank - 1]
+    return QuantileIntervals(*bounds)
+
+
+def tokens_per_second(
+    output_tokens: ArrayLike, latency_ms: ArrayLike, ttft_ms: ArrayLike | None = None
+) -> FloatArray:
+    """Return output tokens per second of each call.
+
+    Where the time to first token is known the rate is the generation's, output_tokens / (latency - TTFT),
+    else the whole call's, output_tokens / latency. (Time per output token as serving benchmarks report it
+    leaves the first token out of the count; this rate keeps it.) NaN where the tokens or the latency are
+    missing, and where no time is left to divide by. Raises InvalidValue for negative or infinite values.
+
+    >>> tokens_per_second([100, 100, 100], [2_000, 2_000, 0], [1_000, float("nan"), 0])
+    array([100.,  50.,  nan])
+    """
+    import numpy as np
+
+    tokens = _not_negative("output_tokens", output_tokens)
+    latency = _not_negative("latency_ms", latency_ms)
+    waited = np.zeros(()) if ttft_ms is None else np.nan_to_num(_not_negative("ttft_ms", ttft_ms), nan=0.0)
+    duration_ms = latency - waited
+    # A missing latency compares False, so it ends as NaN together with an empty duration.
+    return np.asarray(tokens * 1_000 / np.where(duration_ms > 0, duration_ms, np.nan))
+
+
+def _normal_interval(sample: FloatArray, tail: float) -> tuple[float, float]:
+    from scipy.special import ndtri  # type: ignore[import-untyped, unused-ignore]
+
+    mean = float(sample.mean())
+    half = -float(ndtri(tail)) * float(sample.std(ddof=1)) / float(sample.size) ** 0.5
+    return mean - half, mean + half
+
+
+def _resampled_means(sample: FloatArray, resamples: int, seed: int) -> FloatArray:
+    """Draw the means of bootstrap samples, a block at a time so that memory does not grow with them."""
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    block = max(1, RESAMPLE_BLOCK_VALUES // sample.size)
+    means = np.empty(resamples)
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        drawn = generator.integers(0, sample.size, size=(rows, sample.size), dtype=np.int32)
+        means[start : start + rows] = sample.take(drawn).mean(axis=1)
+    return means
+
+
+def _bca_levels(sample: FloatArray, means: FloatArray, tail: float) -> FloatArray:
+    """Return the two levels at which the BCa interval cuts the bootstrap means."""
+    import numpy as np
+    from scipy.special import ndtr, ndtri, stdtrit  # type: ignore[import-untyped, unused-ignore]
+
+    n = sample.size
+    deviation = sample - sample.mean()
+    deviation /= np.abs(deviation).max()
+    acceleration = (deviation**3).sum() / (6 * (deviation**2).sum() ** 1.5)
+    below = (means < sample.mean()).mean() + (means == sample.mean()).mean() / 2
+    bias = ndtri(np.clip(below, 0.5 / means.size, 1 - 0.5 / means.size))
+    # Student's t and sqrt(n / (n - 1)) undo the bootstrap's narrowness: its variance divides by n, not n - 1.
+    z = np.sqrt(n / (n - 1)) * stdtrit(n - 1, [tail, 1 - tail])
+    shifted = bias + z
+    # Past the pole of the BCa formula the level is the extreme one on that side.
+    levels: FloatArray = ndtr(bias + shifted / np.maximum(1 - acceleration * shifted, 1e-12))
+    return levels
+
+
+def _quantile_ranks(n: int, p: FloatArray, tail: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the 1-based ranks (low, high) of the narrowest neighbouring pair that covers 1 - 2 * tail."""
+    import numpy as np
+    from scipy.special import bdtr  # type: ignore[import-untyped, unused-ignore]
+
+    low, high = _binomial_quantile(n, p, tail), _binomial_quantile(n, p, 1 - tail) + 1
+    pairs = np.array([(low + up, high - down) for up in (0, 1) for down in (0, 1)])
+    coverage = bdtr(pairs[:, 1] - 1, n, p) - bdtr(pairs[:, 0] - 1, n, p)
+    coverage[1:][coverage[1:] < 1 - 2 * tail] = np.inf
+    best = coverage.argmin(axis=0)
+    chosen = pairs[best, :, np.arange(p.size)].astype(np.int64)
+    return chosen[:, 0], chosen[:, 1]
+
+
+def _binomial_quantile(n: int, p: FloatArray, level: float) -> FloatArray:
+    """Return the smallest whole k with P(Binomial(n, p) <= k) >= level."""
+    import numpy as np
+    from scipy.special import bdtr, bdtrik  # type: ignore[import-untyped, unused-ignore]
+
+    k = np.ceil(bdtrik(level, n, p))
+    lower = np.maximum(k - 1, 0)
+    quantile: FloatArray = np.where(bdtr(lower, n, p) >= level, lower, k)
+    return quantile
+
+
+def _linear_quantiles(ordered: FloatArray, p: FloatArray) -> FloatArray:
+    """Interpolate as `np.quantile` does, without the partition it makes even of sorted values."""
+    import numpy as np
+
+    position = (ordered.size - 1) * p
+    left = np.floor(position).astype(np.int64)
+    fraction = position - left
+    a, b = ordered[left], ordered[np.minimum(left + 1, ordered.size - 1)]
+    return np.where(fraction < 0.5, a + (b - a) * fraction, b - (b - a) * (1 - fraction))
+
+
+def _tail(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise InvalidValue(f"confidence is {confidence}: give a value between 0 and 1, such as 0.95")
+    return (1 - confidence) / 2
+
+
+def _successes_of_trials(successes: ArrayLike, n: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    import numpy as np
+
+    k, trials = np.broadcast_arrays(_whole("successes", successes), _whole("n", n))
+    _refuse("successes", k, k > trials, "there can be at most n of them")
+    return k, trials
+
+
+def _whole(name: str, values: ArrayLike) -> FloatArray:
+    import numpy as np
+
+    array = _numbers(name, values)
+    bad = ~(np.isfinite(array) & (array >= 0) & (array == np.floor(array)))
+    return _refuse(name, array, bad, "give whole numbers of at least 0")
+
+
+def _not_negative(name: str, values: ArrayLike) -> FloatArray:
+    import numpy as np
+
+    array = _numbers(name, values)
+    return _refuse(
+        name, array, (array < 0) | np.isinf(array), "give finite numbers of at least 0, NaN if unknown"
+    )
+
+
+def _finite(name: str, values: ArrayLike) -> FloatArray:
+    import numpy as np
+
+    array = _numbers(name, values).ravel()
+    return _refuse(
+        name, array, ~np.isfinite(array), "drop missing values first, so that n is what was measured"
+    )
+
+
+def _numbers(name: str, values: ArrayLike) -> FloatArray:
+    import numpy as np
+
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidValue(f"{name} cannot be read as numbers ({error}): give an array of numbers") from error
+
+
+def _refuse(name: str, array: FloatArray, bad: NDArray[np.bool_], remedy: str) -> FloatArray:
+    if bad.any():
+        raise InvalidValue(f"{name} contains {float(array[bad].flat[0])}: {remedy}")
+    return array

@@ -1,0 +1,146 @@
+"""What a back end can do. The floors above speak these operations, never SQL."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ..records import Chunk, Condition, Nearest, Neighbour, TextMatch
+
+if TYPE_CHECKING:
+    from ..vectors.similarity import Array32
+
+Row = dict[str, Any]
+Where = Sequence[Condition]
+
+
+class Unit(ABC):
+    """A group of writes that lands whole or not at all."""
+
+    @abstractmethod
+    def undo(self) -> None:
+        """Take the group's writes back and release the database, but remember them."""
+
+    @abstractmethod
+    def redo(self) -> None:
+        """Take the database again and repeat the remembered writes."""
+
+
+class Storage(ABC):
+    """One lab's tables, text index and vectors.
+
+    Rows are dicts of Python values: aware datetimes, bools, and dicts or lists where a column holds JSON. Table and
+    column names are checked against the schema. Every write joins the caller's transaction, or is one of its own.
+    Errors: `StorageError` and its kinds, never the driver's.
+    """
+
+    path: str
+    read_only: bool
+
+    @abstractmethod
+    def insert(self, table: str, rows: Iterable[Mapping[str, Any]], *, ignore_existing: bool = False) -> int:
+        """Insert rows and return how many were added; `ignore_existing` skips rows whose unique key is taken."""
+
+    @abstractmethod
+    def update(self, table: str, where: Where, changes: Mapping[str, Any]) -> int:
+        """Change the matching rows and return how many there were."""
+
+    @abstractmethod
+    def delete(self, table: str, where: Where) -> int:
+        """Delete the matching rows, with everything that hangs on them, and return how many there were."""
+
+    @abstractmethod
+    def rows(
+        self,
+        table: str,
+        *,
+        where: Where = (),
+        columns: Sequence[str] | None = None,
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[Row]:
+        """Return matching rows; a column in `order_by` that starts with "-" sorts descending."""
+
+    @abstractmethod
+    def count(self, table: str, *, where: Where = ()) -> int:
+        """Count the matching rows."""
+
+    @abstractmethod
+    def match_text(
+        self, terms: Sequence[str], *, k: int, where: Where = (), include: Sequence[str] = ()
+    ) -> list[TextMatch]:
+        """Rank contexts by BM25 over the terms joined by OR; ties by id.
+
+        Returns the best k, and after them those of `include` that match but ranked lower.
+        """
+
+    @abstractmethod
+    def matched_terms(self, terms: Sequence[str], context_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return which of the terms each context contains, after stemming."""
+
+    @abstractmethod
+    def passages(self, terms: Sequence[str], context_ids: Sequence[str]) -> dict[str, str]:
+        """Return for each matching context the passage of its content that has most of the terms."""
+
+    @abstractmethod
+    def nearest(self, vector: Array32, *, set_key: int, k: int, where: Where = ()) -> Nearest:
+        """Return the k contexts whose best chunk is most similar to the vector; ties by id."""
+
+    @abstractmethod
+    def similarities(self, vector: Array32, *, set_key: int, context_ids: Sequence[str]) -> dict[str, Neighbour]:
+        """Return each context's best chunk and its similarity to the vector; contexts without vectors are left out."""
+
+    @abstractmethod
+    def known_vectors(self, model_id: str, chunk_hashes: Sequence[str]) -> dict[str, Array32]:
+        """Return the vectors that are stored already, by chunk hash."""
+
+    @abstractmethod
+    def put_chunks(
+        self,
+        context_id: str,
+        chunks: Sequence[Chunk],
+        *,
+        set_key: int | None,
+        vectors: Mapping[str, Array32],
+        content_changed: bool = False,
+    ) -> None:
+        """Make these the context's chunks in this set, with the vectors by chunk hash; unchanged chunks stay.
+
+        `content_changed` drops its chunks in every other set, which would point into the old text.
+        """
+
+    @abstractmethod
+    def contexts_without_chunks(self, set_key: int, *, limit: int) -> list[Row]:
+        """Return id and content of up to `limit` contexts that have no chunks in this set."""
+
+    @abstractmethod
+    def count_without_chunks(self, set_key: int | None) -> int:
+        """Count the contexts that have no chunks in this set; all of them for None."""
+
+    @abstractmethod
+    def touch(self, accesses: Mapping[str, tuple[datetime, int]]) -> None:
+        """Note for each context id when it was last shown, and how many times more."""
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[Unit]:
+        """Group writes: all land at the end of the block, or none. Nested blocks are savepoints."""
+
+    @property
+    @abstractmethod
+    def in_transaction(self) -> bool:
+        """Whether the caller is inside a transaction of this storage."""
+
+    @abstractmethod
+    def migration_status(self) -> dict[str, Any]:
+        """Return applied_count, total_migrations, applied (name, time) and pending (names)."""
+
+    @abstractmethod
+    def health(self) -> dict[str, Any]:
+        """Return what the back end knows about its own state, without changing anything."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release every connection. Closing twice is fine."""

@@ -1,0 +1,422 @@
+"""The SQLite back end: one file, thin over sqlite-utils."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlite_utils import Database
+from sqlite_utils.utils import sqlite3
+
+from ..errors import (
+    ConfigurationError,
+    ContextNotFound,
+    InvalidValue,
+    LabNotFound,
+    NewerSchema,
+    NotALab,
+    ReadOnlyLab,
+    StorageError,
+    did_you_mean,
+)
+from ..records import Chunk, Condition, Nearest, Neighbour, TextMatch
+from . import migrations, sqlite_text
+from .base import Row, Storage, Unit, Where
+from .pool import MEMORY, ConnectionPool, Transaction
+from .sql import decoded, encoded, order_clause, where_clause
+from .sqlite_vectors import SQLiteVectors, current_position, load_extension
+
+if TYPE_CHECKING:
+    from ..config import LabConfig
+    from ..vectors.similarity import Array32
+
+APPLICATION_ID = 0x61386C62  # "a8lb", which `file` and SQLite tools can show
+CONTEXTS = "context_registry"
+
+
+class _SQLiteUnit(Unit):
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def undo(self) -> None:
+        self._transaction.database.rollback()
+        self._transaction.suspended = True
+
+    def redo(self) -> None:
+        operations, self._transaction.journal = self._transaction.journal, []
+        self._transaction.suspended = False
+        self._transaction.owner.begin(self._transaction)
+        for operation, arguments, options in operations:
+            operation(*arguments, **options)
+
+
+class SQLiteStorage(Storage):
+    """A lab in one SQLite file, or in memory. Opening migrates an older file and refuses a newer or foreign one."""
+
+    def __init__(self, config: LabConfig, *, migrate: bool = True) -> None:
+        self.path = config.db_path
+        self._columns_of: dict[str, dict[str, Any]] = {}
+        self._vectors = SQLiteVectors(metric=config.metric, engine=config.vector_engine)
+        exists = _look_at(self.path, read_only=config.read_only)
+        self.read_only = config.read_only or (exists and not os.access(self.path, os.W_OK))
+        self._pool = ConnectionPool(
+            self.path,
+            read_only=self.read_only,
+            max_readers=config.max_connections,
+            busy_timeout_ms=config.busy_timeout_ms,
+            deadline_seconds=config.deadline_seconds,
+            pragmas={"cache_size": config.cache_size, "synchronous": config.synchronous},
+            prepare=self._prepare,
+        )
+        try:
+            self._open(migrate=migrate)
+            if config.vector_engine == "sqlite-vec" and self._vectors.missing:
+                raise ConfigurationError(f"vector_engine='sqlite-vec': {self._vectors.missing}; or choose 'auto'")
+        except BaseException:
+            self._pool.close()
+            raise
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        self._vectors.missing = load_extension(connection)
+
+    def _open(self, *, migrate: bool) -> None:
+        if self._pool.in_memory or not Path(self.path).exists() or Path(self.path).stat().st_size == 0:
+            with self._pool.exclusive() as database:
+                database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        status = self.migration_status()
+        if not migrate:
+            return
+        if self.read_only:
+            if status["pending"]:
+                raise ReadOnlyLab(f"{self.path} has pending migrations {status['pending']}: open it once for writing")
+            return
+        if not self._pool.in_memory:
+            with self._pool.exclusive() as database:
+                self._pool.retry(lambda: database.execute("PRAGMA journal_mode = WAL").fetchone())
+        if status["pending"]:
+            self.migrate()
+
+    # Rows
+
+    def _columns(self, database: Database, table: str) -> dict[str, Any]:
+        if table not in self._columns_of:
+            known = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
+            if table not in known:
+                raise InvalidValue(f"no table {table!r}{did_you_mean(table, known)}")
+            self._columns_of[table] = {
+                row[1]: row[2] for row in database.execute(f'PRAGMA table_info("{table}")')
+            }
+        return self._columns_of[table]
+
+    @staticmethod
+    def _refuse_unknown(table: str, names: Iterable[str], columns: Mapping[str, Any]) -> None:
+        for name in names:
+            if name not in columns:
+                raise InvalidValue(f"{table} has no column {name!r}{did_you_mean(name, columns)}")
+
+    @contextmanager
+    def _write(self, operation: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Transaction]:
+        # Nested operations of one operation are part of it: only the outermost goes into the journal.
+        outer = self._pool.current_transaction
+        mark = len(outer.journal) if outer else 0
+        with self._transaction() as transaction:
+            yield transaction
+            if outer:
+                transaction.journal[mark:] = [(operation, arguments, options)]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Transaction]:
+        nested = self._pool.current_transaction is not None
+        with self._pool.transaction() as transaction:
+            yield transaction
+            if not nested and transaction.vectors_changed:
+                self._vectors.sync_vec_table(transaction.database, create=False)
+
+    def insert(self, table: str, rows: Iterable[Mapping[str, Any]], *, ignore_existing: bool = False) -> int:
+        """See `Storage.insert`."""
+        rows = list(rows)
+        if not rows:
+            return 0
+        names = list(rows[0])
+        with self._write(self.insert, table, rows, ignore_existing=ignore_existing) as transaction:
+            columns = self._columns(transaction.database, table)
+            self._refuse_unknown(table, names, columns)
+            quoted, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
+            verb = "INSERT OR IGNORE" if ignore_existing else "INSERT"
+            cursor = transaction.database.conn.executemany(
+                f'{verb} INTO "{table}" ({quoted}) VALUES ({marks})',
+                [[encoded(row[name]) for name in names] for row in rows],
+            )
+            return int(cursor.rowcount)
+
+    def update(self, table: str, where: Where, changes: Mapping[str, Any]) -> int:
+        """See `Storage.update`."""
+        with self._write(self.update, table, where, changes) as transaction:
+            columns = self._columns(transaction.database, table)
+            self._refuse_unknown(table, changes, columns)
+            filters, parameters = where_clause(where, columns)
+            assignments = ", ".join(f'"{name}" = ?' for name in changes)
+            values = [encoded(value) for value in changes.values()]
+            cursor = transaction.database.conn.execute(
+                f'UPDATE "{table}" SET {assignments}{filters}', [*values, *parameters]
+            )
+            return int(cursor.rowcount)
+
+    def delete(self, table: str, where: Where) -> int:
+        """See `Storage.delete`."""
+        with self._write(self.delete, table, where) as transaction:
+            filters, parameters = where_clause(where, self._columns(transaction.database, table))
+            cursor = transaction.database.conn.execute(f'DELETE FROM "{table}"{filters}', parameters)
+            transaction.vectors_changed |= table in (CONTEXTS, "context_chunks", "embedding_sets")
+            return int(cursor.rowcount)
+
+    def rows(
+        self,
+        table: str,
+        *,
+        where: Where = (),
+        columns: Sequence[str] | None = None,
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[Row]:
+        """See `Storage.rows`."""
+        with self._pool.reader() as database:
+            known = self._columns(database, table)
+            names = list(columns or known)
+            self._refuse_unknown(table, names, known)
+            filters, parameters = where_clause(where, known)
+            quoted = ", ".join(f'"{name}"' for name in names)
+            sql = f'SELECT {quoted} FROM "{table}"{filters}{order_clause(order_by, known)}'
+            if limit is not None:
+                sql, parameters = f"{sql} LIMIT ?", [*parameters, limit]
+            return [
+                {name: decoded(name, value) for name, value in zip(names, row, strict=True)}
+                for row in database.execute(sql, parameters)
+            ]
+
+    def count(self, table: str, *, where: Where = ()) -> int:
+        """See `Storage.count`."""
+        with self._pool.reader() as database:
+            filters, parameters = where_clause(where, self._columns(database, table))
+            return int(database.execute(f'SELECT count(*) FROM "{table}"{filters}', parameters).fetchone()[0])
+
+    # Text
+
+    def match_text(
+        self, terms: Sequence[str], *, k: int, where: Where = (), include: Sequence[str] = ()
+    ) -> list[TextMatch]:
+        """See `Storage.match_text`."""
+        with self._pool.reader() as database:
+            where, columns = self._effective(database, where), self._columns(database, CONTEXTS)
+            return sqlite_text.match_text(database, terms, k=k, where=where, include=include, columns=columns)
+
+    def matched_terms(self, terms: Sequence[str], context_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """See `Storage.matched_terms`."""
+        with self._pool.reader() as database:
+            return sqlite_text.matched_terms(database, terms, context_ids)
+
+    def passages(self, terms: Sequence[str], context_ids: Sequence[str]) -> dict[str, str]:
+        """See `Storage.passages`."""
+        with self._pool.reader() as database:
+            return sqlite_text.passages(database, terms, context_ids)
+
+    def _effective(self, database: Database, where: Where) -> Where:
+        # Most labs hide nothing at most times: a test that every row passes only costs, and an index tells quickly.
+        def hides(condition: Condition) -> bool:
+            test = {"null or >": "IS NOT NULL AND {0} <= ?", "is null": "IS NOT NULL"}.get(condition.operator)
+            if test is None or condition.column not in ("expires_at", "superseded_by") or condition.key is not None:
+                return True
+            values = [encoded(condition.value)] if "?" in test else []
+            sql = f"SELECT 1 FROM {CONTEXTS} WHERE {condition.column} {test.format(condition.column)} LIMIT 1"
+            return database.execute(sql, values).fetchone() is not None
+
+        return [condition for condition in where if hides(condition)]
+
+    # Vectors
+
+    def nearest(self, vector: Array32, *, set_key: int, k: int, where: Where = ()) -> Nearest:
+        """See `Storage.nearest`."""
+        if self._vectors.chosen_engine()[0] == "sqlite-vec" and not self.read_only:
+            self._let_vec_table_catch_up(set_key)
+        transaction = self._pool.current_transaction
+        with self._pool.reader() as database:
+            return self._vectors.nearest(
+                database,
+                vector,
+                set_key=set_key,
+                k=k,
+                where=self._effective(database, where),
+                columns=self._columns(database, CONTEXTS),
+                dirty=transaction is not None,
+            )
+
+    def _let_vec_table_catch_up(self, set_key: int) -> None:
+        with self._pool.reader() as database:
+            behind = not self._vectors.vec_position(database).covers(current_position(database, set_key))
+        if behind:
+            with self._pool.transaction() as transaction:
+                self._vectors.sync_vec_table(transaction.database, create=True)
+
+    def similarities(self, vector: Array32, *, set_key: int, context_ids: Sequence[str]) -> dict[str, Neighbour]:
+        """See `Storage.similarities`."""
+        with self._pool.reader() as database:
+            return self._vectors.similarities(database, vector, set_key=set_key, context_ids=context_ids)
+
+    def known_vectors(self, model_id: str, chunk_hashes: Sequence[str]) -> dict[str, Array32]:
+        """See `Storage.known_vectors`."""
+        with self._pool.reader() as database:
+            return self._vectors.known_vectors(database, model_id, chunk_hashes)
+
+    def put_chunks(
+        self,
+        context_id: str,
+        chunks: Sequence[Chunk],
+        *,
+        set_key: int | None,
+        vectors: Mapping[str, Array32],
+        content_changed: bool = False,
+    ) -> None:
+        """See `Storage.put_chunks`."""
+        options = {"set_key": set_key, "vectors": vectors, "content_changed": content_changed}
+        with self._write(self.put_chunks, context_id, chunks, **options) as transaction:
+            database = transaction.database
+            row = database.execute(f"SELECT context_key FROM {CONTEXTS} WHERE id = ?", [context_id]).fetchone()
+            if row is None:
+                raise ContextNotFound(f"no context {context_id!r} to put chunks to")
+            if set_key is not None:
+                self._vectors.put_chunks(database, row[0], chunks, set_key=set_key, vectors=vectors)
+            if content_changed:
+                database.conn.execute(
+                    "DELETE FROM context_chunks WHERE context_key = ? AND set_key IS NOT ?", [row[0], set_key]
+                )
+            transaction.vectors_changed = True
+
+    def contexts_without_chunks(self, set_key: int, *, limit: int) -> list[Row]:
+        """See `Storage.contexts_without_chunks`."""
+        sql = f"SELECT id, content, token_count FROM {CONTEXTS} c WHERE {_WITHOUT_CHUNKS} ORDER BY context_key LIMIT ?"
+        with self._pool.reader() as database:
+            return list(database.query(sql, [set_key, limit]))
+
+    def count_without_chunks(self, set_key: int | None) -> int:
+        """See `Storage.count_without_chunks`."""
+        with self._pool.reader() as database:
+            sql = f"SELECT count(*) FROM {CONTEXTS} c WHERE {_WITHOUT_CHUNKS}"
+            return int(database.execute(sql, [set_key]).fetchone()[0])
+
+    def touch(self, accesses: Mapping[str, tuple[datetime, int]]) -> None:
+        """See `Storage.touch`."""
+        with self._write(self.touch, accesses) as transaction:
+            transaction.database.conn.executemany(
+                f"UPDATE {CONTEXTS} SET accessed_at = ?, access_count = access_count + ? WHERE id = ?",
+                [(encoded(at), count, context_id) for context_id, (at, count) in accesses.items()],
+            )
+
+    # Transactions, schema, state
+
+    @contextmanager
+    def transaction(self) -> Iterator[Unit]:
+        """See `Storage.transaction`."""
+        with self._transaction() as transaction:
+            yield _SQLiteUnit(transaction)
+
+    @property
+    def in_transaction(self) -> bool:
+        """See `Storage.in_transaction`."""
+        return self._pool.current_transaction is not None
+
+    def migration_status(self) -> dict[str, Any]:
+        """See `Storage.migration_status`; raises `NewerSchema` or `NotALab` for a file that is not ours to change."""
+        with self._pool.reader() as database:
+            done = migrations.applied(database)
+            names = migrations.names()
+            unknown = [name for name, _ in done if name not in names]
+            if unknown:
+                raise NewerSchema(
+                    f"{self.path} has migrations that this version does not know ({', '.join(unknown)}): "
+                    "upgrade with pip install -U autom8_lab; the file was not touched"
+                )
+            tables = database.table_names()
+            if not done and tables and migrations.migrations.migrations_table not in tables:
+                raise NotALab(
+                    f"{self.path} is an SQLite file of another program (it has {', '.join(sorted(tables)[:3])}): "
+                    "give another path; the file was not touched"
+                )
+        return {
+            "applied_count": len(done),
+            "total_migrations": len(names),
+            "applied": done,
+            "pending": names[len(done) :],
+        }
+
+    def migrate(self, to: int | str | None = None) -> None:
+        """Apply or revert migrations until the schema is at `to`: a count, a migration's name, or None for the newest.
+
+        Each step is one transaction with its record, so a crash leaves the step before it.
+        """
+        names = migrations.names()
+        target = len(names) if to is None else names.index(to) + 1 if to in names else to
+        if not isinstance(target, int) or isinstance(target, bool) or not 0 <= target <= len(names):
+            raise InvalidValue(f"no version {to!r}: give 0 to {len(names)}, or a name: {', '.join(names)}")
+        self._columns_of.clear()
+        while True:
+            with self._pool.transaction() as transaction:
+                # Counted inside the lock: another process may be migrating the same file.
+                count = len(migrations.applied(transaction.database))
+                if count == target:
+                    break
+                step = migrations.apply_next if count < target else migrations.revert_last
+                step(transaction.database)
+        self._columns_of.clear()
+
+    def health(self) -> dict[str, Any]:
+        """See `Storage.health`."""
+        engine, reason = self._vectors.chosen_engine()
+        with self._pool.reader() as database:
+            pages, size, free = (
+                database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size", "freelist_count")
+            )
+            mode = database.execute("PRAGMA journal_mode").fetchone()[0]
+        return {
+            "path": self.path,
+            "file_bytes": pages * size,
+            "free_bytes": free * size,
+            "journal_mode": mode,
+            "sqlite_version": sqlite3.sqlite_version,
+            "driver": sqlite3.__name__,
+            "vector_engine": engine,
+            "vector_engine_reason": reason,
+            "read_only": self.read_only,
+        }
+
+    def close(self) -> None:
+        """See `Storage.close`."""
+        self._pool.close()
+
+
+_WITHOUT_CHUNKS = "NOT EXISTS (SELECT 1 FROM context_chunks k WHERE k.context_key = c.context_key AND k.set_key IS ?)"
+
+
+def _look_at(path: str, *, read_only: bool) -> bool:
+    """Return whether a file is at the path, and refuse paths where none can be."""
+    if path == MEMORY:
+        return False
+    place = Path(path)
+    if place.is_dir():
+        raise StorageError(f"{path} is a folder: give the path of a file in it, such as {place / 'autom8.db'}")
+    if not place.exists():
+        if read_only:
+            raise LabNotFound(f"no lab at {path} to open read-only: create one with al.open({path!r})")
+        if not place.absolute().parent.is_dir():
+            raise StorageError(f"no folder {place.absolute().parent}: create it first, then open {path!r}")
+        # Created here, because SQLite would make it readable by everyone.
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        return True
+    with place.open("rb") as file:
+        header = file.read(16)
+    if header and not header.startswith(b"SQLite format 3\0"):
+        raise NotALab(f"{path} is not an SQLite file: give another path; the file was not touched")
+    return True

@@ -1,0 +1,183 @@
+"""Values from users to values that can be stored; whatever cannot be says so by name, value and remedy."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+import time
+import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from .errors import InvalidValue
+
+MAX_NAME_CHARS = 255
+MAX_CONTENT_CHARS = 50_000_000
+MAX_METADATA_CHARS = 1_000_000
+MAX_METADATA_DEPTH = 32
+INTEGER_LIMIT = 2**31
+DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)\s*", re.IGNORECASE)
+SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def new_id() -> str:
+    """Return a new id: 11 hexadecimal digits of milliseconds, so that ids sort by time, and 10 random ones."""
+    return f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
+
+
+def shortened(value: object) -> str:
+    """Return a value's repr, cut to what fits into a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
+
+
+def is_missing(value: object) -> bool:
+    """Whether a frame's cell means "nothing": None, NaN or pandas' NA and NaT."""
+    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in {
+        "NAType",
+        "NaTType",
+    }
+
+
+def text_value(value: object, name: str, *, max_chars: int = MAX_CONTENT_CHARS) -> str:
+    """Return a text with something in it that UTF-8 and every database can hold."""
+    if not isinstance(value, str):
+        raise InvalidValue(f"{name}={shortened(value)} is a {type(value).__name__}: give a str")
+    if not value.strip():
+        raise InvalidValue(f"{name}={shortened(value)} is empty: give some text")
+    if len(value) > max_chars:
+        raise InvalidValue(f"{name} has {len(value):,} characters: at most {max_chars:,} are kept, split it first")
+    if (place := value.find("\0")) >= 0:
+        raise InvalidValue(f"{name} has a NUL character at position {place}: remove it with .replace('\\0', '')")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise InvalidValue(
+            f"{name} has half a surrogate pair at position {exc.start}: decode its source with errors='replace'"
+        ) from exc
+    return value
+
+
+def name_value(value: object, name: str) -> str:
+    """Return an id, topic or other short name: at most 255 characters, no control characters, no outer spaces."""
+    text = text_value(value, name, max_chars=MAX_NAME_CHARS)
+    if text != text.strip():
+        raise InvalidValue(f"{name}={shortened(text)} starts or ends with white space: give {text.strip()!r}")
+    for character in text:
+        if unicodedata.category(character) == "Cc":
+            raise InvalidValue(f"{name}={shortened(text)} has the control character {character!r}: remove it")
+    return text
+
+
+def integer_value(value: object, name: str) -> int:
+    """Return a whole number within ±2**31 (NumPy's count, True and False do not)."""
+    try:
+        number = None if isinstance(value, bool) else int(value.__index__())  # type: ignore[attr-defined]
+    except AttributeError:
+        number = int(value) if isinstance(value, float) and value.is_integer() else None
+    if number is None or not -INTEGER_LIMIT < number < INTEGER_LIMIT:
+        raise InvalidValue(f"{name}={shortened(value)}: give a whole number within ±2**31")
+    return number
+
+
+def positive_integer(value: object, name: str, *, at_most: int) -> int:
+    """Return a whole number from 1 to `at_most`."""
+    number = integer_value(value, name)
+    if not 1 <= number <= at_most:
+        raise InvalidValue(f"{name}={number}: give a whole number from 1 to {at_most:,}")
+    return number
+
+
+def flag_value(value: object, name: str) -> bool:
+    """Return True or False; NumPy's bools and the integers 0 and 1 count, texts do not."""
+    if isinstance(value, bool) or type(value).__name__ in {"bool", "bool_"} or value in (0, 1):
+        return bool(value)
+    raise InvalidValue(f"{name}={shortened(value)}: give True or False")
+
+
+def metadata_value(value: object, name: str = "metadata") -> dict[str, Any]:
+    """Return a JSON object as Python has it after a round trip."""
+    if not isinstance(value, Mapping):
+        raise InvalidValue(f"{name}={shortened(value)} is a {type(value).__name__}: give a dict")
+    _check_json(value, name, MAX_METADATA_DEPTH)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if len(text) > MAX_METADATA_CHARS:
+        raise InvalidValue(f"{name} has {len(text):,} characters as JSON: at most {MAX_METADATA_CHARS:,} are kept")
+    result: dict[str, Any] = json.loads(text)
+    return result
+
+
+def _check_json(value: object, name: str, depth: int) -> None:
+    if depth < 0:
+        raise InvalidValue(f"{name} is nested deeper than {MAX_METADATA_DEPTH} levels: flatten it")
+    match value:
+        case None | bool():
+            return
+        case str():
+            if value:
+                text_value(value.strip() or "-", name)
+        case int():
+            if not -(2**63) <= value < 2**63:
+                raise InvalidValue(f"{name}={shortened(value)} does not fit into 64 bits: give it as a str")
+        case float():
+            if not math.isfinite(value):
+                raise InvalidValue(f"{name}={value!r} has no place in JSON: give None instead")
+        case Mapping():
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    raise InvalidValue(f"{name} has the key {shortened(key)}: JSON's keys are str")
+                text_value(key or "-", f"key of {name}")
+                _check_json(item, f"{name}[{key!r}]", depth - 1)
+        case list() | tuple():
+            for place, item in enumerate(value):
+                _check_json(item, f"{name}[{place}]", depth - 1)
+        case _:
+            raise InvalidValue(
+                f"{name}={shortened(value)} is a {type(value).__name__}, which JSON does not have: give a str or number"
+            )
+
+
+def duration(value: object, name: str) -> timedelta:
+    """Return a positive length of time from "90s", "15m", "12h", "30d", "2w" or a timedelta."""
+    if isinstance(value, timedelta):
+        length = value
+    elif isinstance(value, str) and (match := DURATION.fullmatch(value)):
+        seconds = float(match[1]) * SECONDS[match[2].lower()]
+        length = timedelta(seconds=seconds) if seconds < 1e11 else timedelta.max
+    else:
+        raise InvalidValue(f"{name}={shortened(value)}: give a timedelta or a text such as '90s', '12h', '30d', '2w'")
+    if not timedelta(0) < length <= timedelta(days=36_500):
+        raise InvalidValue(f"{name}={shortened(value)}: give a length of time above zero and up to 36500d")
+    return length
+
+
+def moment(value: object, name: str, *, now: datetime | None = None) -> datetime:
+    """Return an aware time in UTC from an aware datetime, a date, ISO 8601 text, or (with `now`) "7d" before now.
+
+    A date means its midnight in UTC. Raises `InvalidValue` for a time without a zone.
+    """
+    if isinstance(value, str):
+        if now is not None and DURATION.fullmatch(value):
+            return now - duration(value, name)
+        try:
+            value = date.fromisoformat(value) if len(value) == 10 else datetime.fromisoformat(value)
+        except ValueError as exc:
+            raise InvalidValue(f"{name}={shortened(value)}: give a time such as '2026-05-01T12:00:00+00:00'") from exc
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise InvalidValue(f"{name}={value.isoformat()} has no time zone: add one, for example +00:00")
+        try:
+            return _plain(value.astimezone(UTC))
+        except (OverflowError, ValueError) as exc:
+            raise InvalidValue(f"{name}={shortened(value)} is outside the years 1 to 9999") from exc
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    raise InvalidValue(f"{name}={shortened(value)}: give an aware datetime, a date or ISO 8601 text")
+
+
+def _plain(value: datetime) -> datetime:
+    # A pandas Timestamp is a datetime whose nanoseconds the file does not keep.
+    return datetime(*value.timetuple()[:6], value.microsecond, tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""Vector arithmetic: checks, similarities and the exact engine. Nothing here knows a database."""

@@ -1,0 +1,45 @@
+"""What a valid vector is, and how similar two of them are."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InvalidVector
+from ..records import Metric
+
+Array32 = npt.NDArray[np.float32]
+Array64 = npt.NDArray[np.float64]
+
+
+def checked(vectors: npt.ArrayLike, *, dimensions: int, what: str = "vector") -> Array32:
+    """Return vectors as a float32 array of shape (n, dimensions).
+
+    Raises `InvalidVector` for another size, NaN, infinity or a zero vector: under cosine these would rank first.
+    """
+    array = np.ascontiguousarray(np.atleast_2d(np.asarray(vectors, dtype=np.float32)))
+    if array.ndim != 2 or array.shape[1] != dimensions:
+        raise InvalidVector(f"{what} has {array.shape[-1]} dimensions, the model's set has {dimensions}")
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        raise InvalidVector(f"{what} {int(np.argmin(finite))} has a NaN or infinite number: encode the text again")
+    empty = ~array.any(axis=1)
+    if empty.any():
+        raise InvalidVector(f"{what} {int(np.argmax(empty))} is all zero, which has no direction")
+    return array
+
+
+def similarity(matrix: Array32, query: Array32, *, metric: Metric) -> Array64:
+    """Return the similarity of each row to the query, in float64.
+
+    cosine: -1 to 1; dot: the scalar product; l2: 1 / (1 + Euclidean distance), 0 to 1. Each row is summed on its
+    own, so a row's value does not depend on its neighbours: every engine gives the same number for it.
+    """
+    rows, vector = matrix.astype(np.float64), query.astype(np.float64)
+    if metric == "l2":
+        distances: Array64 = 1.0 / (1.0 + np.sqrt(np.square(rows - vector).sum(axis=1)))
+        return distances
+    products: Array64 = (rows * vector).sum(axis=1)
+    if metric == "cosine":
+        products /= np.sqrt(np.square(rows).sum(axis=1)) * np.sqrt(np.square(vector).sum())
+    return products

@@ -1,0 +1,41 @@
+"""Fixtures: a clean environment, labs on the real engine, and where the public data lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import autom8_lab as al
+from autom8_lab.lab import Lab
+
+ROOT = Path(__file__).parents[1]
+# Public data sets, beside the checkout where someone has put them; never part of the project.
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No AUTOM8_ variable, no configuration file above the working directory, no model hub."""
+    for name in list(os.environ):
+        if name.startswith("AUTOM8_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """A lab in a file, with the hash encoder."""
+    with al.open(tmp_path / "lab.db", embedding_model="hash-64") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public data sets; tests that need it are skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the public data sets are not beside the checkout (../shared/data)")
+    return SHARED_DATA
