@@ -53,9 +53,7 @@ class AccessLog:
     Entries are written after 256 of them or one second, before the log is read, and when the lab is closed.
     """
 
-    def __init__(
-        self, storage: Storage, *, enabled: bool, agent: str | None, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, storage: Storage, *, enabled: bool, agent: str | None, clock: Callable[[], datetime]) -> None:
         self._storage = storage
         self._enabled = enabled and not storage.read_only
         self._agent = agent
@@ -142,9 +140,7 @@ class AccessLog:
         chosen = [] if context_ids is None else [Condition("context_id", "in", list(context_ids))]
         results = self._storage.rows("access_results", where=chosen)
         ids = sorted({result["access_id"] for result in results})
-        log = {
-            row["id"]: row for row in self._storage.rows("access_log", where=[Condition("id", "in", ids), *where])
-        }
+        log = {row["id"]: row for row in self._storage.rows("access_log", where=[Condition("id", "in", ids), *where])}
         joined = [{**log[row["access_id"]], **row} for row in results if row["access_id"] in log]
         return sorted(joined, key=lambda row: (row["at"], row["access_id"], -row["rank"]), reverse=True)
 

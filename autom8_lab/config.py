@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,13 +57,13 @@ class LabConfig(BaseSettings):
         None, gt=0, description="Contexts unused for longer count as removable by cleanup()."
     )
     access_log: bool = Field(True, description="Keep every search and read in the access log.")
-    access_log_days: int | None = Field(None, gt=0, description="Access log entries older than this go at cleanup().")
+    access_log_days: int | None = Field(None, gt=0, description="Log entries older than this go at cleanup().")
 
     @model_validator(mode="after")
     def _overlap_is_smaller_than_chunk(self) -> LabConfig:
         if self.chunk_overlap_tokens >= self.chunk_tokens:
             raise ValueError(
-                f"chunk_overlap_tokens={self.chunk_overlap_tokens} must be smaller than chunk_tokens={self.chunk_tokens}"
+                f"chunk_overlap_tokens={self.chunk_overlap_tokens} must be below chunk_tokens={self.chunk_tokens}"
             )
         return self
 
@@ -75,6 +76,7 @@ class LabConfig(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources, the strongest first."""
         # `load` hands the lower sources over under private names, so that one class keeps the whole order.
         values = dict(init_settings())
         preset, document = values.pop("_preset", {}), values.pop("_document", {})
@@ -87,7 +89,7 @@ class LabConfig(BaseSettings):
 
     @classmethod
     def load(
-        cls, *, preset: str | None = None, config_path: str | Path | None = None, **arguments: Any
+        cls, *, preset: str | None = None, config_path: str | os.PathLike[str] | None = None, **arguments: Any
     ) -> LabConfig:
         """Collect the settings: `arguments` > environment > YAML > preset > default.
 
@@ -100,9 +102,9 @@ class LabConfig(BaseSettings):
         for key in [*arguments, *document]:
             if key not in cls.model_fields:
                 raise ConfigurationError(f"unknown setting {key!r}{did_you_mean(key, cls.model_fields)}")
-        given = {key: value for key, value in arguments.items() if value is not None}
+        given: dict[str, Any] = {key: value for key, value in arguments.items() if value is not None}
         try:
-            return cls(_preset=PRESETS.get(preset or "", {}), _document=document, **given)
+            return cls(**given | {"_preset": PRESETS.get(preset or "", {}), "_document": document})
         except ValidationError as exc:
             problems = "; ".join(
                 f"{'.'.join(map(str, error['loc'])) or 'settings'}={error['input']!r}: {error['msg']}"
@@ -113,7 +115,7 @@ class LabConfig(BaseSettings):
             raise ConfigurationError(problems) from exc
 
 
-def _read_yaml(config_path: str | Path | None) -> dict[str, Any]:
+def _read_yaml(config_path: str | os.PathLike[str] | None) -> dict[str, Any]:
     path = Path(config_path) if config_path is not None else _find_upwards(CONFIG_FILE)
     if path is None:
         return {}

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import ContextExists, ContextNotFound, InvalidValue, did_you_mean
+from .drafts import FIELDS, Draft, draft, rows_of
+from .errors import ContextExists, ContextNotFound, InvalidValue
 from .frames import TIME
 from .indexing import Index, Indexed, progress_bar
 from .records import Condition, Context
 from .validation import (
     duration,
-    flag_value,
-    integer_value,
-    is_missing,
-    metadata_value,
-    moment,
     name_value,
     new_id,
     shortened,
@@ -69,69 +65,6 @@ CLEANUP_COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
-class Draft:
-    """A context that somebody wants stored, checked, with the fields that he gave."""
-
-    content: str
-    content_hash: str
-    context_id: str | None
-    given: dict[str, Any]
-    supersedes: tuple[str, ...]
-    created_at: datetime | None
-
-
-FIELDS: dict[str, Callable[[Any], Any]] = {
-    "summary": lambda value: text_value(value, "summary"),
-    "topic": lambda value: name_value(value, "topic"),
-    "source": lambda value: name_value(value, "source"),
-    "priority": lambda value: integer_value(value, "priority"),
-    "pinned": lambda value: flag_value(value, "pinned"),
-    "expires_at": lambda value: moment(value, "expires_at"),
-    "metadata": metadata_value,
-}
-ROW_KEYS = {"content", "context_id", "id", "ttl", "supersedes", "created_at", *FIELDS}
-
-
-def draft(row: Mapping[str, Any] | str, *, now: datetime) -> Draft:
-    """Check one row and return it as a draft. Raises `InvalidValue` naming the field, the value and the remedy."""
-    from .embedding.chunking import text_hash
-
-    values = {"content": row} if isinstance(row, str) else row
-    if not isinstance(values, Mapping):
-        raise InvalidValue(f"a row is a {type(row).__name__}: give a dict with 'content', or a str")
-    for key in values:
-        if key not in ROW_KEYS:
-            raise InvalidValue(f"unknown field {key!r}{did_you_mean(str(key), ROW_KEYS)}")
-    present = {key: value for key, value in values.items() if not is_missing(value)}
-    if "ttl" in present and "expires_at" in present:
-        raise InvalidValue(f"ttl={present['ttl']!r} and expires_at={present['expires_at']!r}: give one of the two")
-    content = text_value(present.get("content"), "content")
-    given = {name: check(present[name]) for name, check in FIELDS.items() if name in present}
-    if "ttl" in present:
-        given["expires_at"] = now + duration(present["ttl"], "ttl")
-    context_id = present.get("context_id", present.get("id"))
-    supersedes = present.get("supersedes", ())
-    return Draft(
-        content=content,
-        content_hash=text_hash(content),
-        context_id=None if context_id is None else name_value(context_id, "context_id"),
-        given=given,
-        supersedes=(supersedes,) if isinstance(supersedes, str) else tuple(supersedes),
-        created_at=moment(present["created_at"], "created_at") if "created_at" in present else None,
-    )
-
-
-def rows_of(source: Any) -> Iterator[Mapping[str, Any] | str]:
-    """Yield rows from a DataFrame, a list, or any iterable of dicts and texts."""
-    if type(source).__module__.startswith("pandas") and hasattr(source, "to_dict"):
-        yield from source.to_dict("records")
-    elif isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable):
-        raise InvalidValue(f"{shortened(source)} is a {type(source).__name__}: give a DataFrame or a list of dicts")
-    else:
-        yield from source
-
-
 class Contexts:
     """The contexts of one lab."""
 
@@ -150,10 +83,10 @@ class Contexts:
     def store_rows(
         self, source: Any, *, if_exists: IfExists, batch_size: int, progress: bool | None
     ) -> list[dict[str, Any]]:
-        """Store rows in batches, each whole or not at all; a source of known length is checked before anything lands."""
+        """Store rows in batches, each whole or not at all; a source of known length is checked before that."""
         known_length = hasattr(source, "__len__")
         rows: Iterable[Any] = rows_of(source)
-        drafts = (self._numbered(number, row) for number, row in enumerate(rows))
+        drafts: Iterator[Draft] = (self._numbered(number, row) for number, row in enumerate(rows))
         if known_length:
             drafts = iter(list(drafts))
         outcomes: list[dict[str, Any]] = []
@@ -280,16 +213,19 @@ class Contexts:
                 raise InvalidValue("ttl and expires_at are both given: give one of the two")
             ttl = changes["ttl"]
             expires_at = None if ttl is None else self._clock() + duration(ttl, "ttl")
-            changes = {**{key: value for key, value in changes.items() if key != "ttl"}, "expires_at": expires_at}
+            changes = {
+                **{key: value for key, value in changes.items() if key != "ttl"},
+                "expires_at": expires_at,
+            }
         empty = {"priority": 0, "pinned": False, "metadata": {}}
-        checked = {
+        checked: dict[str, Any] = {
             name: empty.get(name) if changes[name] is None else check(changes[name])
             for name, check in FIELDS.items()
             if name in changes
         }
         if "content" in changes:
-            checked["content"] = text_value(changes["content"], "content")
-            checked["content_hash"] = text_hash(checked["content"])
+            content = text_value(changes["content"], "content")
+            checked.update(content=content, content_hash=text_hash(content))
         if "superseded_by" in changes:
             checked["superseded_by"] = changes["superseded_by"]
         return checked
@@ -365,7 +301,9 @@ class Contexts:
 class _Batch:
     """One batch on its way into the file, inside a transaction: who is new, who is there already."""
 
-    def __init__(self, contexts: Contexts, drafts: Sequence[Draft], prepared: Sequence[Indexed], if_exists: str) -> None:
+    def __init__(
+        self, contexts: Contexts, drafts: Sequence[Draft], prepared: Sequence[Indexed], if_exists: str
+    ) -> None:
         self._contexts = contexts
         self._storage = contexts._storage
         self._if_exists = if_exists

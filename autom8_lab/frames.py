@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +32,7 @@ def frame(
 def _series(values: list[Any], dtype: str) -> pd.Series[Any]:
     import pandas as pd
 
+    series: pd.Series[Any] = pd.Series(values, dtype="object")
     if dtype == TIME:
-        return pd.to_datetime(pd.Series(values, dtype="object"), utc=True).astype(TIME)
-    return pd.Series(values, dtype="object").astype(dtype)  # type: ignore[call-overload, no-any-return]
+        series = pd.to_datetime(series, utc=True)
+    return series.astype(cast("Any", dtype))

@@ -143,7 +143,12 @@ class Index:
         with self._storage.transaction():
             existing = self._set(*where) or (self.active_set() if state == "active" else None)
             if existing is None:
-                row = {**identity, "model_name": encoder.name, "dimensions": encoder.dimensions, "state": state}
+                row = {
+                    **identity,
+                    "model_name": encoder.name,
+                    "dimensions": encoder.dimensions,
+                    "state": state,
+                }
                 self._storage.insert("embedding_sets", [{**row, "created_at": self._clock()}])
                 existing = self._set(*where)
         assert existing is not None

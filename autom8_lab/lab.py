@@ -93,8 +93,7 @@ class Lab:
         readable, and searches leave them out. A `context_id` that is taken by another text raises `ContextExists`
         unless `if_exists` is "update" or "skip". Raises `InvalidValue` naming the field, the value and the remedy.
 
-        >>> lab = getfixture("lab")
-        >>> lab.store_context("Refunds over 500 EUR need a second approval.", topic="policies", context_id="refund-limit")
+        >>> lab.store_context("Refunds over 500 EUR need a second approval.", context_id="refund-limit")
         'refund-limit'
         """
         row = {
@@ -169,7 +168,9 @@ class Lab:
             "metadata": metadata,
             "superseded_by": superseded_by,
         }
-        return self._contexts.update(context_id, {name: value for name, value in given.items() if value is not UNCHANGED})
+        return self._contexts.update(
+            context_id, {name: value for name, value in given.items() if value is not UNCHANGED}
+        )
 
     def delete_context(self, context_id: str) -> None:
         """Delete a context by its id, with its vectors and its place in every index.
@@ -293,17 +294,17 @@ class Lab:
         `min_similarity` drops results that are less similar. Without the embedding model hybrid answers by text
         and warns (`DegradedSearchWarning`); semantic raises `ModelUnavailable`.
         """
-        given = dict(
-            topic=topic,
-            source=source,
-            pinned=pinned,
-            min_priority=min_priority,
-            metadata=metadata,
-            since=since,
-            until=until,
-            include_expired=include_expired,
-            include_superseded=include_superseded,
-        )
+        given = {
+            "topic": topic,
+            "source": source,
+            "pinned": pinned,
+            "min_priority": min_priority,
+            "metadata": metadata,
+            "since": since,
+            "until": until,
+            "include_expired": include_expired,
+            "include_superseded": include_superseded,
+        }
         return self._answer(query, k=k, method=method, min_similarity=min_similarity, fusion=fusion, given=given).hits
 
     def search_df(
@@ -330,17 +331,17 @@ class Lab:
         explain it; `chunk`, `chunk_start` and `chunk_end` show the best passage. `attrs` tells the method, the
         vector engine and why that one, whether the answer is degraded, and how long it took.
         """
-        given = dict(
-            topic=topic,
-            source=source,
-            pinned=pinned,
-            min_priority=min_priority,
-            metadata=metadata,
-            since=since,
-            until=until,
-            include_expired=include_expired,
-            include_superseded=include_superseded,
-        )
+        given = {
+            "topic": topic,
+            "source": source,
+            "pinned": pinned,
+            "min_priority": min_priority,
+            "metadata": metadata,
+            "since": since,
+            "until": until,
+            "include_expired": include_expired,
+            "include_superseded": include_superseded,
+        }
         answer = self._answer(query, k=k, method=method, min_similarity=min_similarity, fusion=fusion, given=given)
         names = ("query", "method", "degraded", "engine", "engine_reason", "duration_ms")
         attrs = {name: getattr(answer, name) for name in names}
@@ -447,7 +448,6 @@ class Lab:
         Nested blocks are savepoints. Texts stored in the block get their vectors when it ends, before the commit,
         so semantic search finds them afterwards.
 
-        >>> lab = getfixture("lab")
         >>> with lab.transaction():
         ...     context_id = lab.store_context("Both or neither.")
         ...     pinned = lab.pin_context(context_id)
@@ -523,9 +523,13 @@ def open_lab(
     global _current
     from .config import LabConfig
 
-    db_path = None if path is None else str(Path(path)) if str(path) != ":memory:" and "://" not in str(path) else str(path)
+    db_path = (
+        None if path is None else str(Path(path)) if str(path) != ":memory:" and "://" not in str(path) else str(path)
+    )
     lab = Lab(
-        LabConfig.load(preset=preset, config_path=config_path, db_path=db_path, **settings), encoder=encoder, clock=clock
+        LabConfig.load(preset=preset, config_path=config_path, db_path=db_path, **settings),
+        encoder=encoder,
+        clock=clock,
     )
     _current = lab
     return lab

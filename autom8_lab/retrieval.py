@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import DegradedSearchWarning, InvalidValue, ModelUnavailable, did_you_mean
 from .frames import TIME
-from .records import Condition, Context, Fusion, Neighbour, SearchAnswer, SearchHit, SearchMethod, TextMatch
-from .validation import flag_value, integer_value, metadata_value, moment, name_value, positive_integer, shortened
+from .records import Condition, Context, Fusion, Neighbour, Operator, SearchAnswer, SearchHit, SearchMethod, TextMatch
+from .validation import (
+    flag_value,
+    integer_value,
+    metadata_value,
+    moment,
+    name_value,
+    positive_integer,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from .indexing import Index
@@ -24,11 +32,15 @@ RRF_K = 60  # Cormack, Clarke and Büttcher 2009
 MAX_K = 10_000
 MAX_TERMS = 256
 TERM = re.compile(r"[^\W_]+")
+# gpt-4o-mini, ERR_PAY_4021, 0-dimensional. Possessive, and only from a word's start: 100 kB of "f" stay linear.
+COMPOUND = re.compile(r"(?<![^\W_])[^\W_]++(?:[-./_+]++[^\W_]++)++")
 # Lucene's English stop words and the words that questions are made of.
 STOP_WORDS = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to"
-    " was will with how what when where which who whom why can could did do does has have had i me my we our you your"
-    " should would from about".split()
+    """
+    a an and are as at be but by for if in into is it no not of on or such that the their then there these they this
+    to was will with about can could did do does from had has have how i me my our should we what when where which who
+    whom why would you your
+    """.split()
 )
 METHODS = ("hybrid", "text", "semantic")
 
@@ -58,14 +70,17 @@ COLUMNS = {
 
 
 def query_terms(query: str) -> list[str]:
-    """Return the words that text search looks for: lower case, each once, stop words dropped unless all are.
+    """Return what text search looks for: words in lower case, each once, stop words dropped unless all are.
 
-    >>> query_terms("What is the C++?  foo\\"bar NEAR(")
-    ['c', 'foo', 'bar', 'near']
+    Compounds are looked for as a whole too, as a phrase: a name or code that is there literally ranks first.
+
+    >>> query_terms("What is the C++?  foo\\"bar NEAR( gpt-4o")
+    ['c', 'foo', 'bar', 'near', 'gpt', '4o', 'gpt-4o']
     """
-    words = list(dict.fromkeys(TERM.findall(query.lower())))
+    text = query.lower()
+    words = list(dict.fromkeys(TERM.findall(text)))
     kept = [word for word in words if word not in STOP_WORDS]
-    return (kept or words)[:MAX_TERMS]
+    return [*(kept or words), *dict.fromkeys(COMPOUND.findall(text))][:MAX_TERMS]
 
 
 def conditions(
@@ -83,7 +98,9 @@ def conditions(
 ) -> list[Condition]:
     """Turn the filters of a search or listing into conditions. Raises `InvalidValue`."""
     where = [
-        Condition(name, "in", [name_value(item, name) for item in ([given] if isinstance(given, str) else given)])
+        Condition(
+            name, "in", [name_value(item, name) for item in (given if isinstance(given, list | tuple) else [given])]
+        )
         for name, given in (("topic", topic), ("source", source))
         if given is not None
     ]
@@ -105,7 +122,7 @@ def conditions(
 
 def between(column: str, *, since: Any, until: Any, now: datetime) -> list[Condition]:
     """Return the conditions for a time from `since` (inclusive) to `until`."""
-    tests = [("since", since, ">="), ("until", until, "<")]
+    tests: list[tuple[str, Any, Operator]] = [("since", since, ">="), ("until", until, "<")]
     return [Condition(column, test, moment(value, name, now=now)) for name, value, test in tests if value is not None]
 
 
@@ -141,9 +158,10 @@ class Retrieval:
         filters: Mapping[str, Any],
         contexts_of: Callable[[Sequence[str]], list[Context]],
     ) -> SearchAnswer:
-        """Answer a query. Every text is legal; raises `InvalidValue` for other values, `ModelUnavailable` for semantic."""
+        """Answer a query. Every text is legal; raises `InvalidValue`, and `ModelUnavailable` for semantic."""
         started = time.perf_counter()
         k, fusion = self._checked(query, k, method, fusion or self._fusion, min_similarity)
+        query = query.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text to any engine
         terms = query_terms(query)
         depth = max(CANDIDATES, k)
         found, engine, reason, degraded = _Found(text_depth=depth), None, None, None
@@ -189,8 +207,14 @@ class Retrieval:
             raise InvalidValue(f"fusion={fusion!r}: give 'scores' or 'rrf'")
         if min_similarity is not None:
             if method == "text":
-                raise InvalidValue(f"min_similarity={min_similarity!r} needs vectors: use method='hybrid' or 'semantic'")
-            if isinstance(min_similarity, bool) or not isinstance(min_similarity, int | float) or min_similarity != min_similarity:
+                raise InvalidValue(
+                    f"min_similarity={min_similarity!r} needs vectors: use method='hybrid' or 'semantic'"
+                )
+            if (
+                isinstance(min_similarity, bool)
+                or not isinstance(min_similarity, int | float)
+                or min_similarity != min_similarity
+            ):
                 raise InvalidValue(f"min_similarity={min_similarity!r}: give a number, under cosine from -1 to 1")
         return positive_integer(k, "k", at_most=MAX_K), fusion
 
@@ -259,6 +283,16 @@ def _score(found: _Found, *, method: str, fusion: Fusion) -> None:
 
 def hit_row(hit: SearchHit) -> dict[str, Any]:
     """Return a hit as a row of `COLUMNS`."""
-    names = ("topic", "content", "pinned", "priority", "summary", "source", "metadata", "created_at", "aliases")
+    names = (
+        "topic",
+        "content",
+        "pinned",
+        "priority",
+        "summary",
+        "source",
+        "metadata",
+        "created_at",
+        "aliases",
+    )
     own = {name: getattr(hit, name) for name in COLUMNS if hasattr(hit, name)}
     return {**own, "context_id": hit.context.id, **{name: getattr(hit.context, name) for name in names}}

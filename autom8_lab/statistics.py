@@ -27,9 +27,7 @@ class QuantileIntervals(NamedTuple):
     high: FloatArray
 
 
-def wilson_interval(
-    successes: ArrayLike, n: ArrayLike, *, confidence: float = 0.95
-) -> tuple[FloatArray, FloatArray]:
+def wilson_interval(successes: ArrayLike, n: ArrayLike, *, confidence: float = 0.95) -> tuple[FloatArray, FloatArray]:
     """Return the Wilson score interval (low, high) of each success rate.
 
     `successes` and `n` are whole numbers that broadcast; the bounds are arrays of the broadcast shape, NaN
@@ -152,9 +150,7 @@ def quantiles_with_intervals(
     if not assume_sorted:
         ordered = np.sort(ordered)
     elif (np.diff(ordered) < 0).any():
-        raise InvalidValue(
-            "the values are not in ascending order: sort them, or leave out assume_sorted=True"
-        )
+        raise InvalidValue("the values are not in ascending order: sort them, or leave out assume_sorted=True")
     p = np.atleast_1d(_numbers("probabilities", probabilities))
     _refuse("probabilities", p, ~((p >= 0) & (p <= 1)), "give probabilities from 0 to 1, 0.95 for p95")
     tail = _tail(confidence)
@@ -169,9 +165,7 @@ def quantiles_with_intervals(
     return QuantileIntervals(*bounds)
 
 
-def tokens_per_second(
-    output_tokens: ArrayLike, latency_ms: ArrayLike, ttft_ms: ArrayLike | None = None
-) -> FloatArray:
+def tokens_per_second(output_tokens: ArrayLike, latency_ms: ArrayLike, ttft_ms: ArrayLike | None = None) -> FloatArray:
     """Return output tokens per second of each call.
 
     Where the time to first token is known the rate is the generation's, output_tokens / (latency - TTFT),
@@ -188,8 +182,9 @@ def tokens_per_second(
     latency = _not_negative("latency_ms", latency_ms)
     waited = np.zeros(()) if ttft_ms is None else np.nan_to_num(_not_negative("ttft_ms", ttft_ms), nan=0.0)
     duration_ms = latency - waited
-    # A missing latency compares False, so it ends as NaN together with an empty duration.
-    return np.asarray(tokens * 1_000 / np.where(duration_ms > 0, duration_ms, np.nan))
+    with np.errstate(all="ignore"):
+        rate = tokens * 1_000 / duration_ms
+    return np.where((duration_ms > 0) & np.isfinite(rate), rate, np.nan)
 
 
 def _normal_interval(sample: FloatArray, tail: float) -> tuple[float, float]:
@@ -219,11 +214,13 @@ def _bca_levels(sample: FloatArray, means: FloatArray, tail: float) -> FloatArra
     import numpy as np
     from scipy.special import ndtr, ndtri, stdtrit  # type: ignore[import-untyped, unused-ignore]
 
-    n = sample.size
-    deviation = sample - sample.mean()
-    deviation /= np.abs(deviation).max()
+    n, mean = sample.size, sample.mean()
+    spread = np.abs(sample - mean).max()
+    deviation = (sample - mean) / spread
     acceleration = (deviation**3).sum() / (6 * (deviation**2).sum() ** 1.5)
-    below = (means < sample.mean()).mean() + (means == sample.mean()).mean() / 2
+    # Among few distinct values many means equal the sample's but for rounding: half of them count as below.
+    distance = (means - mean) / spread
+    below = (distance < -1e-9).mean() + (np.abs(distance) <= 1e-9).mean() / 2
     bias = ndtri(np.clip(below, 0.5 / means.size, 1 - 0.5 / means.size))
     # Student's t and sqrt(n / (n - 1)) undo the bootstrap's narrowness: its variance divides by n, not n - 1.
     z = np.sqrt(n / (n - 1)) * stdtrit(n - 1, [tail, 1 - tail])
@@ -238,7 +235,8 @@ def _quantile_ranks(n: int, p: FloatArray, tail: float) -> tuple[NDArray[np.int6
     import numpy as np
     from scipy.special import bdtr  # type: ignore[import-untyped, unused-ignore]
 
-    low, high = _binomial_quantile(n, p, tail), _binomial_quantile(n, p, 1 - tail) + 1
+    low = np.maximum(_binomial_quantile(n, p, tail), 1)
+    high = np.minimum(_binomial_quantile(n, p, 1 - tail) + 1, n)
     pairs = np.array([(low + up, high - down) for up in (0, 1) for down in (0, 1)])
     coverage = bdtr(pairs[:, 1] - 1, n, p) - bdtr(pairs[:, 0] - 1, n, p)
     coverage[1:][coverage[1:] < 1 - 2 * tail] = np.inf
@@ -295,18 +293,14 @@ def _not_negative(name: str, values: ArrayLike) -> FloatArray:
     import numpy as np
 
     array = _numbers(name, values)
-    return _refuse(
-        name, array, (array < 0) | np.isinf(array), "give finite numbers of at least 0, NaN if unknown"
-    )
+    return _refuse(name, array, (array < 0) | np.isinf(array), "give finite numbers of at least 0, NaN if unknown")
 
 
 def _finite(name: str, values: ArrayLike) -> FloatArray:
     import numpy as np
 
     array = _numbers(name, values).ravel()
-    return _refuse(
-        name, array, ~np.isfinite(array), "drop missing values first, so that n is what was measured"
-    )
+    return _refuse(name, array, ~np.isfinite(array), "drop missing values first, so that n is what was measured")
 
 
 def _numbers(name: str, values: ArrayLike) -> FloatArray:

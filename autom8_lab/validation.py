@@ -36,10 +36,15 @@ def shortened(value: object) -> str:
 
 def is_missing(value: object) -> bool:
     """Whether a frame's cell means "nothing": None, NaN or pandas' NA and NaT."""
-    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in {
-        "NAType",
-        "NaTType",
-    }
+    return (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or type(value).__name__
+        in {
+            "NAType",
+            "NaTType",
+        }
+    )
 
 
 def text_value(value: object, name: str, *, max_chars: int = MAX_CONTENT_CHARS) -> str:

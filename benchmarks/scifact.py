@@ -32,17 +32,21 @@ def load(folder: Path, split: str) -> tuple[list[dict[str, Any]], dict[str, str]
     """Return the documents as contexts, the queries by id, and the judgments."""
     part = "" if split == "test" else f".{split}"
     documents = [
-        {"context_id": row["id"], "content": f"{row['title']}\n\n{row['text']}"} for row in read_lines(folder / "corpus.jsonl")
+        {"context_id": row["id"], "content": f"{row['title']}\n\n{row['text']}"}
+        for row in read_lines(folder / "corpus.jsonl")
     ]
     queries = {row["id"]: row["text"] for row in read_lines(folder / f"queries{part}.jsonl")}
     with (folder / f"qrels{part}.tsv").open(encoding="utf-8") as file:
         judgments = [
-            ir_measures.Qrel(row["query_id"], row["doc_id"], int(row["relevance"])) for row in csv.DictReader(file, delimiter="\t")
+            ir_measures.Qrel(row["query_id"], row["doc_id"], int(row["relevance"]))
+            for row in csv.DictReader(file, delimiter="\t")
         ]
     return documents, queries, judgments
 
 
-def evaluate(lab: al.Lab, queries: dict[str, str], judgments: list[ir_measures.Qrel], **options: Any) -> dict[Any, float]:
+def evaluate(
+    lab: al.Lab, queries: dict[str, str], judgments: list[ir_measures.Qrel], **options: Any
+) -> dict[Any, float]:
     """Search every query and judge the first hundred results; a duplicate's aliases count as found with it."""
     run = [
         ir_measures.ScoredDoc(query_id, name, hit.score)
@@ -66,7 +70,8 @@ def main() -> None:
         with al.open(path, vector_engine=arguments.engine) as lab:
             started = time.perf_counter()
             lab.store_contexts(documents, if_exists="skip")
-            print(f"{len(documents)} documents stored in {time.perf_counter() - started:.1f} s; {lab.health()['vector_engine']}")
+            seconds, engine = time.perf_counter() - started, lab.health()["vector_engine"]
+            print(f"{len(documents)} documents stored in {seconds:.1f} s; vectors by {engine}")
             for method in ("text", "semantic", "hybrid"):
                 started = time.perf_counter()
                 values = evaluate(lab, queries, judgments, method=method)

@@ -32,7 +32,13 @@ def count_tokens(texts: Sequence[str], encoder: Encoder) -> list[int]:
 
 
 def chunk_text(
-    text: str, encoder: Encoder, *, token_count: int, chunk_tokens: int, overlap_tokens: int, format: ChunkFormat
+    text: str,
+    encoder: Encoder,
+    *,
+    token_count: int,
+    chunk_tokens: int,
+    overlap_tokens: int,
+    format: ChunkFormat,
 ) -> list[Chunk]:
     """Split a text into chunks of at most `chunk_tokens` tokens that together cover every character.
 

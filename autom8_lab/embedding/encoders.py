@@ -29,16 +29,11 @@ class Encoder(Protocol):
     longest text, in tokens without special ones, that is encoded whole. `tokenizer` counts and splits.
     """
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def model_id(self) -> str: ...
-    @property
-    def dimensions(self) -> int: ...
-    @property
-    def max_tokens(self) -> int: ...
-    @property
-    def tokenizer(self) -> Tokenizer | None: ...
+    name: str
+    model_id: str
+    dimensions: int
+    max_tokens: int
+    tokenizer: Tokenizer | None
 
     def encode_documents(self, texts: Sequence[str]) -> Vectors:
         """Return one row per text, shape (len(texts), dimensions)."""
@@ -57,8 +52,8 @@ class HashEncoder:
     (8,)
     """
 
-    max_tokens = 1_000_000
-    tokenizer = None
+    max_tokens: int = 1_000_000
+    tokenizer: Tokenizer | None = None
 
     def __init__(self, *, dimensions: int = 384) -> None:
         if dimensions < 1:
@@ -71,8 +66,10 @@ class HashEncoder:
         """Return one row per text, shape (len(texts), dimensions)."""
         import numpy as np
 
-        return np.stack([self.encode_query(text) for text in texts]) if len(texts) else np.empty(
-            (0, self.dimensions), dtype=np.float32
+        return (
+            np.stack([self.encode_query(text) for text in texts])
+            if len(texts)
+            else np.empty((0, self.dimensions), dtype=np.float32)
         )
 
     def encode_query(self, text: str) -> Vectors:

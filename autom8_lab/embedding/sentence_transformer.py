@@ -108,7 +108,7 @@ def _load(name: str, location: Path | None, device: str | None) -> Any:
         raise ModelUnavailable(
             f"embedding model {name!r} needs sentence-transformers ({exc}): pip install sentence-transformers"
         ) from exc
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         return SentenceTransformer(str(location or name), device=device, trust_remote_code=False)
     except Exception as exc:  # every kind of network, file and format error means the same to a user

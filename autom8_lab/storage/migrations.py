@@ -81,9 +81,7 @@ def m001_contexts(database: Database) -> None:
         strict=True,
     )
     contexts.create_index(["id"], unique=True)
-    contexts.add_foreign_key(
-        "superseded_by", "context_registry", "id", on_delete="SET NULL", on_update="CASCADE"
-    )
+    contexts.add_foreign_key("superseded_by", "context_registry", "id", on_delete="SET NULL", on_update="CASCADE")
     for columns in (["topic"], ["source"], ["content_hash"], ["created_at"], ["priority"]):
         contexts.create_index(columns)
     for column in ("expires_at", "superseded_by"):
@@ -121,7 +119,15 @@ def m002_embeddings(database: Database) -> None:
             "activated_at": str,
         },
         pk="set_key",
-        not_null={"model_id", "model_name", "dimensions", "chunk_tokens", "chunk_overlap_tokens", "state", "created_at"},
+        not_null={
+            "model_id",
+            "model_name",
+            "dimensions",
+            "chunk_tokens",
+            "chunk_overlap_tokens",
+            "state",
+            "created_at",
+        },
         strict=True,
     ).create_index(["model_id", "chunk_tokens", "chunk_overlap_tokens"], unique=True)
     database.execute("CREATE UNIQUE INDEX one_active_set ON embedding_sets(state) WHERE state = 'active'")
@@ -149,7 +155,8 @@ def m002_embeddings(database: Database) -> None:
         strict=True,
     ).create_index(["chunk_hash", "model_id"], unique=True)
     database.execute(
-        "CREATE TABLE chunk_deletions (deletion_key INTEGER PRIMARY KEY AUTOINCREMENT, chunk_key INTEGER NOT NULL) STRICT"
+        "CREATE TABLE chunk_deletions"
+        " (deletion_key INTEGER PRIMARY KEY AUTOINCREMENT, chunk_key INTEGER NOT NULL) STRICT"
     )
     database.table("index_state").create({"name": str, "state": str}, pk="name", not_null={"state"}, strict=True)
     database.execute(
@@ -269,7 +276,9 @@ def m004_ledger(database: Database) -> None:
     ledger.create_index(["source", "source_id"], unique=True)
     ledger.create_index(["at"])
     ledger.create_index(["model", "at"])
-    database.execute("CREATE INDEX idx_usage_ledger_decision ON usage_ledger(decision_id) WHERE decision_id IS NOT NULL")
+    database.execute(
+        "CREATE INDEX idx_usage_ledger_decision ON usage_ledger(decision_id) WHERE decision_id IS NOT NULL"
+    )
     # A view, so that it cannot drift from the ledger.
     database.create_view(
         "model_performance",
@@ -384,7 +393,5 @@ def revert_last(database: Database) -> str | None:
         return None
     name = done[-1][0]
     reverses[name](database)
-    database.table(migrations.migrations_table).delete_where(
-        "migration_set = ? AND name = ?", [SET_NAME, name]
-    )
+    database.table(migrations.migrations_table).delete_where("migration_set = ? AND name = ?", [SET_NAME, name])
     return name

@@ -47,7 +47,9 @@ def decoded(column: str, value: Any) -> Any:
     return bool(value) if column in FLAGS else value
 
 
-def where_clause(conditions: Sequence[Condition], columns: Mapping[str, Any], *, prefix: str = "") -> tuple[str, list[Any]]:
+def where_clause(
+    conditions: Sequence[Condition], columns: Mapping[str, Any], *, prefix: str = ""
+) -> tuple[str, list[Any]]:
     """Return " WHERE …" (or "") and its parameters; unknown columns raise `InvalidValue`."""
     parts: list[str] = []
     parameters: list[Any] = []

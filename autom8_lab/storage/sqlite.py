@@ -104,12 +104,12 @@ class SQLiteStorage(Storage):
 
     def _columns(self, database: Database, table: str) -> dict[str, Any]:
         if table not in self._columns_of:
-            known = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
+            known = {
+                row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+            }
             if table not in known:
                 raise InvalidValue(f"no table {table!r}{did_you_mean(table, known)}")
-            self._columns_of[table] = {
-                row[1]: row[2] for row in database.execute(f'PRAGMA table_info("{table}")')
-            }
+            self._columns_of[table] = {row[1]: row[2] for row in database.execute(f'PRAGMA table_info("{table}")')}
         return self._columns_of[table]
 
     @staticmethod
@@ -377,7 +377,8 @@ class SQLiteStorage(Storage):
         engine, reason = self._vectors.chosen_engine()
         with self._pool.reader() as database:
             pages, size, free = (
-                database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size", "freelist_count")
+                database.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_count", "page_size", "freelist_count")
             )
             mode = database.execute("PRAGMA journal_mode").fetchone()[0]
         return {

@@ -49,9 +49,7 @@ def match_text(
     return matches
 
 
-def matched_terms(
-    database: Database, terms: Sequence[str], context_ids: Sequence[str]
-) -> dict[str, tuple[str, ...]]:
+def matched_terms(database: Database, terms: Sequence[str], context_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """See `Storage.matched_terms`."""
     keys = _keys(database, context_ids)
     found: dict[str, list[str]] = {context_id: [] for context_id in keys.values()}

@@ -97,7 +97,13 @@ class SQLiteVectors:
         return "sqlite-vec", "asked for" if self.engine == "sqlite-vec" else "sqlite-vec is loaded"
 
     def put_chunks(
-        self, database: Database, context_key: int, chunks: Sequence[Chunk], *, set_key: int, vectors: Mapping[str, Array32]
+        self,
+        database: Database,
+        context_key: int,
+        chunks: Sequence[Chunk],
+        *,
+        set_key: int,
+        vectors: Mapping[str, Array32],
     ) -> None:
         """See `Storage.put_chunks`."""
         model_id, dimensions = database.execute(
@@ -146,7 +152,15 @@ class SQLiteVectors:
         return {neighbour.context_id: neighbour for neighbour in neighbours}
 
     def nearest(
-        self, database: Database, vector: Array32, *, set_key: int, k: int, where: Where, columns: Mapping[str, Any], dirty: bool
+        self,
+        database: Database,
+        vector: Array32,
+        *,
+        set_key: int,
+        k: int,
+        where: Where,
+        columns: Mapping[str, Any],
+        dirty: bool,
     ) -> Nearest:
         """See `Storage.nearest`; `dirty` keeps vectors that may be rolled back out of the shared matrix."""
         engine, reason = self.chosen_engine()
@@ -197,7 +211,10 @@ class SQLiteVectors:
         with self._lock:
             now = current_position(database, set_key)
             if self._matrix is None or self._matrix_position.set_key != set_key:
-                self._matrix, self._matrix_position = self._empty_matrix(database, set_key), Position(set_key, 0, 0)
+                self._matrix, self._matrix_position = (
+                    self._empty_matrix(database, set_key),
+                    Position(set_key, 0, 0),
+                )
             # A copy grows and then takes the old one's place: a search in another thread keeps what it holds.
             if not self._matrix_position.covers(now):
                 matrix = copy.copy(self._matrix)
@@ -215,7 +232,12 @@ class SQLiteVectors:
         return VectorMatrix(dimensions=database.execute(sql, [set_key]).fetchone()[0], metric=self.metric)
 
     def _exact_fetch(
-        self, database: Database, matrix: VectorMatrix, vector: Array32, where: Where, columns: Mapping[str, Any]
+        self,
+        database: Database,
+        matrix: VectorMatrix,
+        vector: Array32,
+        where: Where,
+        columns: Mapping[str, Any],
     ) -> Fetch:
         allowed = None
         if where:
@@ -295,7 +317,11 @@ class SQLiteVectors:
                 [vector.tobytes(), size, *parameters],
             ).fetchall()
             chunk_keys, context_keys, closeness = zip(*rows, strict=True) if rows else ((), (), ())
-            return np.array(chunk_keys, dtype=np.int64), np.array(context_keys, dtype=np.int64), np.array(closeness)
+            return (
+                np.array(chunk_keys, dtype=np.int64),
+                np.array(context_keys, dtype=np.int64),
+                np.array(closeness),
+            )
 
         return fetch
 

@@ -11,7 +11,7 @@ import pytest
 import autom8_lab as al
 from autom8_lab.lab import Lab
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parent
 # Public data sets, beside the checkout where someone has put them; never part of the project.
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
@@ -31,6 +31,13 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     """A lab in a file, with the hash encoder."""
     with al.open(tmp_path / "lab.db", embedding_model="hash-64") as opened:
         yield opened
+
+
+@pytest.fixture(autouse=True)
+def documented_lab(request: pytest.FixtureRequest, doctest_namespace: dict[str, object]) -> None:
+    """The `lab` of the docstrings' examples."""
+    if isinstance(request.node, pytest.DoctestItem):
+        doctest_namespace["lab"] = request.getfixturevalue("lab")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,49 @@
+"""What `import autom8_lab as al` offers, and that a verb is the lab's method."""
+
+from __future__ import annotations
+
+import inspect
+import types
+
+import autom8_lab as al
+
+ERRORS = {name for name in vars(al.errors) if isinstance(getattr(al.errors, name), type) and not name.startswith("_")}
+
+
+def test_all_is_sorted_and_names_everything_public() -> None:
+    public = {
+        name
+        for name, value in vars(al).items()
+        if not name.startswith("_")
+        and not isinstance(value, types.ModuleType)
+        and getattr(value, "__module__", "") != "typing"
+    }
+    assert al.__all__ == sorted(al.__all__)
+    # What is imported to make the verbs is no part of the surface.
+    assert public - {"annotations", "Callable", "Parameters", "Result", "Concatenate"} == set(al.__all__)
+
+
+def test_every_error_and_warning_is_public() -> None:
+    assert ERRORS - {"Iterable"} <= set(al.__all__)
+
+
+def test_every_public_name_is_documented() -> None:
+    for name in al.__all__:
+        assert inspect.getdoc(getattr(al, name)), name
+
+
+def test_every_method_of_a_lab_is_a_verb_with_its_signature_and_docstring() -> None:
+    own = {"close", "closed"}  # about the object, not about what it holds
+    methods = {name for name in vars(al.Lab) if not name.startswith("_")} - own
+    for name in methods:
+        verb, method = getattr(al, name), getattr(al.Lab, name)
+        assert list(inspect.signature(verb).parameters) == list(inspect.signature(method).parameters)[1:], name
+        assert inspect.getdoc(verb) == inspect.getdoc(method), name
+
+
+def test_a_verb_takes_one_positional_argument_and_the_rest_by_name() -> None:
+    for name in al.__all__:
+        verb = getattr(al, name)
+        if inspect.isfunction(verb):
+            kinds = [parameter.kind for parameter in inspect.signature(verb).parameters.values()]
+            assert kinds.count(inspect.Parameter.POSITIONAL_OR_KEYWORD) <= 1, name
