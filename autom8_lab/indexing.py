@@ -49,8 +49,10 @@ class Index:
         self._clock = clock
         self._warned = False
         self._refusals: dict[str, str] = {}
+        from .embedding import canonical_name
+
         active = self.active_set()
-        wanted = encoder.name if encoder else config.embedding_model
+        wanted = encoder.name if encoder else canonical_name(config.embedding_model)
         chosen = encoder is not None or "embedding_model" in config.model_fields_set
         if active and chosen and wanted != active.model_name:
             warnings.warn(
@@ -267,10 +269,25 @@ def encode_in_batches(texts: Sequence[str], encoder: Encoder, progress: bool | N
     return iter(result)
 
 
+class _NoBar:
+    """The bar that is not shown: tqdm is not even imported, which warns in notebooks without ipywidgets."""
+
+    def __enter__(self) -> _NoBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def update(self, count: int) -> None:
+        pass
+
+
 def progress_bar(total: int, unit: str, shown: bool | None) -> Any:
     """Return a tqdm bar; None shows it for long work in a notebook or on a terminal."""
-    from tqdm.auto import tqdm
-
     if shown is None:
         shown = total >= QUIET_TEXTS and ("ipykernel" in sys.modules or sys.stderr.isatty())
-    return tqdm(total=total, unit=unit, disable=not shown, leave=False)
+    if not shown:
+        return _NoBar()
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, unit=unit, leave=False)

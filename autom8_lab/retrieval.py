@@ -97,13 +97,11 @@ def conditions(
     include_superseded: bool = False,
 ) -> list[Condition]:
     """Turn the filters of a search or listing into conditions. Raises `InvalidValue`."""
-    where = [
-        Condition(
-            name, "in", [name_value(item, name) for item in (given if isinstance(given, list | tuple) else [given])]
-        )
-        for name, given in (("topic", topic), ("source", source))
-        if given is not None
-    ]
+    where = []
+    for name, given in (("topic", topic), ("source", source)):
+        if given is not None:
+            alternatives = given if isinstance(given, list | tuple) else [given]
+            where.append(Condition(name, "in", [name_value(item, name) for item in alternatives]))
     if pinned is not None:
         where.append(Condition("pinned", "=", flag_value(pinned, "pinned")))
     if min_priority is not None:

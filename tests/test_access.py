@@ -108,11 +108,14 @@ def test_the_frames_of_the_log_have_their_columns_and_dtypes_empty_or_not(logged
 
 
 def test_a_search_is_kept_with_what_came_back(logged: Lab) -> None:
-    answer = logged.search_df("months of apples?", k=2, topic="fruit", min_priority=0, include_expired=True)
+    answer = logged.search_df(
+        "months of apples?", k=2, topic="fruit", min_priority=0, pinned=False, include_expired=True
+    )
     row = logged.searches_df().iloc[0]
     assert row["query"] == "months of apples?"
     assert (row["method"], row["k"], row["agent"]) == ("hybrid", 2, "planner")
-    assert row["filters"] == {"topic": "fruit", "min_priority": "0", "include_expired": "True"}
+    given = {"topic": "fruit", "min_priority": "0", "pinned": "False", "include_expired": "True"}
+    assert row["filters"] == given
     assert row["result_count"] == len(answer) == 2
     assert row["context_ids"] == answer["context_id"].tolist()
     assert row["engine"] == answer.attrs["engine"]
@@ -243,14 +246,13 @@ def test_a_deleted_contexts_accesses_remain_readable(logged: Lab) -> None:
     assert logged.searches_df()["context_ids"].tolist() == [["apples"]]
 
 
-def test_the_text_that_an_alias_inherits_keeps_its_accesses(logged: Lab) -> None:
+def test_the_accesses_of_an_id_that_left_its_text_to_an_alias_remain(logged: Lab) -> None:
     logged.store_context("Plums keep for days.", context_id="prunes")
     logged.get_context("plums")
     logged.delete_context("plums")
     assert len(logged.accesses_df("plums")) == 1
     logged.get_context("prunes")
     assert len(logged.accesses_df("prunes")) >= 1
-    assert logged.get_context("prunes").access_count == 2
 
 
 def test_a_log_that_is_switched_off_writes_nothing(tmp_path: Path, clock: Clock) -> None:
@@ -317,7 +319,7 @@ def test_many_entries_are_written_without_being_asked_for(tmp_path: Path, clock:
 
 
 def test_a_search_inside_a_transaction_that_is_taken_back_stays_in_the_log(logged: Lab) -> None:
-    with pytest.raises(RuntimeError), logged.transaction():  # noqa: PT012
+    with pytest.raises(RuntimeError), logged.transaction():
         logged.search("months", method="text")
         logged.get_context("pears")
         logged.store_context("Quinces keep for long.")
@@ -329,7 +331,7 @@ def test_a_search_inside_a_transaction_that_is_taken_back_stays_in_the_log(logge
 
 @pytest.mark.parametrize("verb", ["stats", "searches_df", "accesses_df", "cleanup", "health", "contexts_df"])
 def test_no_verb_inside_a_transaction_ties_the_log_to_it(logged: Lab, verb: str) -> None:
-    with pytest.raises(RuntimeError), logged.transaction():  # noqa: PT012
+    with pytest.raises(RuntimeError), logged.transaction():
         logged.search("months", method="text")
         getattr(logged, verb)()
         raise RuntimeError
@@ -354,14 +356,15 @@ def test_threads_share_one_log(tmp_path: Path, clock: Clock) -> None:
         assert lab.get_context("apples").access_count == lab.get_context("pears").access_count == 200
 
 
-def test_a_search_does_not_wait_for_a_writer_to_log_it(tmp_path: Path, clock: Clock) -> None:
+def test_a_reader_does_not_wait_for_a_writer_to_log_what_it_read(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "busy.db"
-    with open_logged(path, clock, deadline_seconds=3, busy_timeout_ms=50) as lab:
+    with open_logged(path, clock, deadline_seconds=2, busy_timeout_ms=50) as lab:
         store_three(lab)
         lab.search("apples")
+        for _ in range(254):  # one entry more, and the log is due
+            lab.get_context("pears")
         writer = sqlite3.connect(path, isolation_level=None)
         writer.execute("BEGIN IMMEDIATE")
-        time.sleep(1.1)  # until the log is due
         started = time.perf_counter()
         assert lab.search("apples", k=1)[0].context.id == "apples"
         assert lab.get_context("pears").id == "pears"

@@ -78,8 +78,8 @@ def test_no_verb_bears_a_modules_name() -> None:
 
 def test_modules_and_functions_stay_small() -> None:
     for path in MODULES:
-        if path.name == "lab.py":
-            continue  # the one list of all verbs: signatures and docstrings, with a line or two of work each
+        if path.name in {"lab.py", "migrations.py"}:
+            continue  # lists: of all verbs with their docstrings, and of all tables
         source = path.read_text(encoding="utf-8")
         assert source.count("\n") <= 450, path
         for node in ast.walk(ast.parse(source)):

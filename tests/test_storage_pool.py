@@ -408,9 +408,6 @@ def test_a_task_that_outlives_its_transaction_writes_for_itself(any_lab: Lab) ->
     inherited.run(any_lab.store_context, "Afterwards.", context_id="afterwards")
     assert ids(any_lab) == ["afterwards", "inside"]
     assert any_lab.stats()["without_vectors"] == 0
-    with pytest.raises(RuntimeError), any_lab.transaction():
-        inherited.run(any_lab.search, "afterwards")
-        raise RuntimeError
 
 
 def test_a_second_task_of_one_thread_is_refused_at_once_and_the_first_ones_transaction_lands(any_lab: Lab) -> None:

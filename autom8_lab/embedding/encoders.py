@@ -89,17 +89,24 @@ _loaded: dict[tuple[str, str | None], Encoder] = {}
 _loading = threading.Lock()
 
 
+def canonical_name(name: str) -> str:
+    """Return the one name that a model has here: "hash" is "hash-384", and the hub's organisation is left out."""
+    hashed = HASH_NAME.fullmatch(name)
+    return f"hash-{hashed[1] or 384}" if hashed else name.removeprefix("sentence-transformers/")
+
+
 def load_encoder(name: str, *, device: str | None = None) -> Encoder:
     """Load an encoder by name, once per process: "hash", "hash-64", a sentence-transformers name or a local folder.
 
     Raises `ModelUnavailable` with the remedy when the model cannot be loaded; nothing is put in its place.
     """
+    name = canonical_name(name)
     with _loading:
         key = (name, device)
         if key not in _loaded:
             hashed = HASH_NAME.fullmatch(name)
-            if hashed and not Path(name).is_dir():
-                _loaded[key] = HashEncoder(dimensions=int(hashed[1] or 384))
+            if hashed:
+                _loaded[key] = HashEncoder(dimensions=int(hashed[1]))
             else:
                 from .sentence_transformer import SentenceTransformerEncoder
 

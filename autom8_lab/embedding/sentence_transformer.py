@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import threading
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,12 @@ def _own_copy(tokenizer: Tokenizer | None) -> Tokenizer | None:
 
 def _load(name: str, location: Path | None, device: str | None) -> Any:
     try:
-        from sentence_transformers import SentenceTransformer
+        from tqdm import TqdmWarning
+
+        with warnings.catch_warnings():
+            # It imports tqdm's notebook bar, which we do not use, and which warns where ipywidgets is missing.
+            warnings.simplefilter("ignore", TqdmWarning)
+            from sentence_transformers import SentenceTransformer
         from transformers.utils import logging as transformers_logging
     except ImportError as exc:
         raise ModelUnavailable(
