@@ -15,7 +15,8 @@ PACKAGE = Path(al.__file__).parent
 # A file imports only from floors below its own; files of one folder count as one room.
 FLOORS = [
     {"errors", "records", "config", "validation"},
-    {"embedding", "vectors", "frames", "pricing", "price_tables", "statistics"},
+    {"price_tables"},
+    {"embedding", "vectors", "frames", "pricing", "statistics"},
     {"storage"},
     {"indexing", "drafts"},
     {"contexts", "ledger", "retrieval", "access"},

@@ -776,7 +776,6 @@ BAD_VECTORS: dict[str, Callable[[int], Any]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
 @pytest.mark.parametrize("kind", BAD_VECTORS)
 def test_vectors_that_are_none_are_refused_and_nothing_is_stored(kind: str) -> None:
     encoder = FixedEncoder(lambda count: np.ones((count, 4), dtype=np.float32))

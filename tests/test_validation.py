@@ -68,6 +68,12 @@ def test_a_long_value_is_shortened_for_a_message() -> None:
     assert validation.shortened("x" * 1_000) == f"'{'x' * 59}… (1002 characters)"
 
 
+def test_a_value_that_cannot_be_shown_does_not_hide_the_message() -> None:
+    for value in (10**5_000, [10**5_000]):  # Python refuses to write so many digits
+        with pytest.raises(al.InvalidValue, match="^priority="):
+            validation.integer_value(value, "priority")
+
+
 @pytest.mark.parametrize(
     ("value", "missing"),
     [

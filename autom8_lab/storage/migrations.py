@@ -254,6 +254,13 @@ def m004_ledger(database: Database) -> None:
             "cache_write_tokens": int,
             "reasoning_tokens": int,
             "cost_estimated_usd": float,
+            # What the estimate is made of; input without what the cache gave, output without reasoning.
+            "input_cost_usd": float,
+            "cache_read_cost_usd": float,
+            "cache_write_cost_usd": float,
+            "output_cost_usd": float,
+            "reasoning_cost_usd": float,
+            "request_cost_usd": float,
             "cost_actual_usd": float,
             "cost_source": str,
             "price_date": str,
