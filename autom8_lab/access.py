@@ -93,13 +93,17 @@ class AccessLog:
                 for rank, (context_id, score) in enumerate(results, 1)
             ]
             due = len(self._entries) >= FLUSH_ENTRIES or time.monotonic() - self._since > FLUSH_SECONDS
-        # Inside a transaction the log would be taken back with it, although the contexts were shown.
-        if due and not self._storage.in_transaction:
-            with suppress(StorageError):  # a reader must not fail because a writer is busy: the entries are kept
-                self.flush()
+        if due:
+            with suppress(StorageError):  # a reader neither fails nor waits because somebody writes: entries are kept
+                self.flush(waiting=False)
 
-    def flush(self) -> None:
-        """Write what was collected, and each context's last access and number of accesses."""
+    def flush(self, *, waiting: bool = True) -> None:
+        """Write what was collected, and each context's last access and number of accesses.
+
+        Inside a transaction nothing happens: the log would be taken back with it, although the contexts were shown.
+        """
+        if self._storage.in_transaction:
+            return
         with self._lock:
             entries, self._entries = self._entries, []
             results, self._results = self._results, []
@@ -112,7 +116,7 @@ class AccessLog:
             at, count = times[result["access_id"]], last.get(result["context_id"], (None, 0))[1]
             last[result["context_id"]] = (at, count + 1)
         try:
-            with self._storage.transaction():
+            with self._storage.transaction(waiting=waiting):
                 self._storage.insert("access_log", entries)
                 self._storage.insert("access_results", results)
                 self._storage.touch(last)
@@ -123,7 +127,7 @@ class AccessLog:
 
     def searches(self, *, where: Sequence[Condition], limit: int | None) -> list[dict[str, Any]]:
         """Return past searches, the newest first."""
-        self._flush_unless_in_transaction()
+        self.flush()
         where = [Condition("kind", "=", "search"), *where]
         rows = self._storage.rows("access_log", where=where, order_by=["-at", "-id"], limit=limit)
         ids = [row["id"] for row in rows]
@@ -136,17 +140,13 @@ class AccessLog:
 
     def accesses(self, *, context_ids: Sequence[str] | None, where: Sequence[Condition]) -> list[dict[str, Any]]:
         """Return each time a context was shown or read, the newest first."""
-        self._flush_unless_in_transaction()
+        self.flush()
         chosen = [] if context_ids is None else [Condition("context_id", "in", list(context_ids))]
         results = self._storage.rows("access_results", where=chosen)
         ids = sorted({result["access_id"] for result in results})
         log = {row["id"]: row for row in self._storage.rows("access_log", where=[Condition("id", "in", ids), *where])}
         joined = [{**log[row["access_id"]], **row} for row in results if row["access_id"] in log]
         return sorted(joined, key=lambda row: (row["at"], row["access_id"], -row["rank"]), reverse=True)
-
-    def _flush_unless_in_transaction(self) -> None:
-        if not self._storage.in_transaction:
-            self.flush()
 
     def remove(self, *, older_than: timedelta) -> None:
         """Delete the entries that are older, inside the caller's transaction."""

@@ -98,38 +98,49 @@ class LabConfig(BaseSettings):
         """
         if preset is not None and preset not in PRESETS:
             raise ConfigurationError(f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}")
-        document = _read_yaml(config_path)
-        for key in [*arguments, *document]:
-            if key not in cls.model_fields:
-                raise ConfigurationError(f"unknown setting {key!r}{did_you_mean(key, cls.model_fields)}")
+        path = Path(config_path) if config_path is not None else _find_upwards(CONFIG_FILE)
+        document = _read_yaml(path, set(cls.model_fields)) if path else {}
         given: dict[str, Any] = {key: value for key, value in arguments.items() if value is not None}
+        for origin, keys in (("", given), (f"{path}: ", document)):
+            for key in keys:
+                if key not in cls.model_fields:
+                    raise ConfigurationError(f"{origin}unknown setting {key!r}{did_you_mean(key, cls.model_fields)}")
         try:
             return cls(**given | {"_preset": PRESETS.get(preset or "", {}), "_document": document})
         except ValidationError as exc:
-            problems = "; ".join(
-                f"{'.'.join(map(str, error['loc'])) or 'settings'}={error['input']!r}: {error['msg']}"
-                if error["loc"]
-                else error["msg"]
-                for error in exc.errors()
-            )
-            raise ConfigurationError(problems) from exc
+            raise ConfigurationError(
+                "; ".join(_problem(error, given, document, path) for error in exc.errors())
+            ) from exc
 
 
-def _read_yaml(config_path: str | os.PathLike[str] | None) -> dict[str, Any]:
-    path = Path(config_path) if config_path is not None else _find_upwards(CONFIG_FILE)
-    if path is None:
-        return {}
+def _problem(error: Any, given: dict[str, Any], document: dict[str, Any], path: Path | None) -> str:
+    if not error["loc"]:
+        return str(error["msg"])
+    name = str(error["loc"][0])
+    in_file = name in document and name not in given and f"AUTOM8_{name.upper()}" not in os.environ
+    return f"{f'{path}: ' if in_file else ''}{name}={error['input']!r}: {error['msg']}"
+
+
+def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
+    """Return the settings under `database:`; a relative db_path there is meant from the file's folder."""
     if not path.is_file():
         raise ConfigurationError(f"no configuration file at {path}: give the path of a YAML file")
     import yaml
 
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as exc:
         raise ConfigurationError(f"{path} is not valid YAML: {exc}") from exc
+    if document is None:
+        return {}
+    if isinstance(document, dict) and (astray := [key for key in document if key in known]):
+        raise ConfigurationError(f"{path}: put {', '.join(astray)} under 'database:'")
     section = document.get("database", {}) if isinstance(document, dict) else document
     if not isinstance(section, dict):
         raise ConfigurationError(f"{path}: 'database:' must hold keys and values, not {type(section).__name__}")
+    db_path = section.get("db_path")
+    if isinstance(db_path, str) and db_path != ":memory:" and "://" not in db_path:
+        section = {**section, "db_path": str(path.absolute().parent / db_path)}
     return section
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TABLE, ALIASES = "context_registry", "context_aliases"
 IfExists = Literal["fail", "update", "skip"]
+RETENTION = {"pinned", "priority", "expires_at"}
 
 COLUMNS = {
     "context_id": "str",
@@ -72,7 +73,7 @@ class Contexts:
         self._storage = storage
         self._index = index
         self._clock = clock
-        self._deferred: list[str] | None = None  # ids that wait for vectors, while a transaction groups verbs
+        self._deferred: list[str] | None = None  # hashes of texts that wait for vectors, in a transaction
 
     # Storing
 
@@ -106,20 +107,27 @@ class Contexts:
         """Store drafts in one transaction and return an outcome for each."""
         if if_exists not in ("fail", "update", "skip"):
             raise InvalidValue(f"if_exists={if_exists!r}: give 'fail', 'update' or 'skip'")
-        prepared = self._prepare([item.content for item in drafts])
-        with self._storage.transaction():
-            return _Batch(self, drafts, prepared, if_exists).store()
+        # A text that is there already most likely needs no chunks: they are made only if it turns out that it does.
+        hashes = [item.content_hash for item in drafts]
+        rows = self._storage.rows(TABLE, where=[Condition("content_hash", "in", hashes)], columns=["content_hash"])
+        known = {row["content_hash"] for row in rows}
+        for spared in (known, set()):
+            chosen = [item.content for item in drafts if item.content_hash not in spared]
+            prepared = dict(zip(chosen, self._prepare(chosen), strict=True))
+            with suppress(_Unprepared), self._storage.transaction():
+                return _Batch(self, drafts, prepared, if_exists).store()
+        raise AssertionError("every text was prepared")
 
     def _prepare(self, texts: Sequence[str]) -> list[Indexed]:
-        # Inside a transaction the vectors wait for its end: see `embed_deferred`.
+        # Inside a transaction the vectors wait for its end: see `embedding_at_the_end`.
         if self._storage.in_transaction:
             return [Indexed() for _ in texts]
         return self._index.prepare(texts, progress=None)
 
-    def write_index(self, context_id: str, indexed: Indexed, *, content_changed: bool) -> None:
-        """Write a context's chunks and vectors, or note that they are to come."""
+    def write_index(self, context_id: str, content_hash: str, indexed: Indexed, *, content_changed: bool) -> None:
+        """Write a context's chunks and vectors, or note that its text is still to get them."""
         if indexed.set_key is None and self._deferred is not None:
-            self._deferred.append(context_id)
+            self._deferred.append(content_hash)
         self._index.write(context_id, indexed, content_changed=content_changed)
 
     @contextmanager
@@ -131,10 +139,10 @@ class Contexts:
         self._deferred = []
         try:
             yield
-            ids = list(dict.fromkeys(self._deferred))
+            where = [Condition("content_hash", "in", list(dict.fromkeys(self._deferred)))]
         finally:
             self._deferred = None
-        rows = self._storage.rows(TABLE, where=[Condition("id", "in", ids)], columns=["id", "content"]) if ids else []
+        rows = self._storage.rows(TABLE, where=where, columns=["id", "content"]) if where[0].value else []
         if not rows:
             return
         unit.undo()
@@ -146,9 +154,9 @@ class Contexts:
 
     # Reading
 
-    def resolve(self, context_id: str) -> str:
+    def resolve(self, context_id: object, *, field: str = "context_id") -> str:
         """Return the id that an id or alias stands for. Raises `ContextNotFound`."""
-        name = name_value(context_id, "context_id")
+        name = name_value(context_id, field)
         if self._storage.rows(TABLE, where=[Condition("id", "=", name)], columns=["id"]):
             return name
         rows = self._storage.rows(ALIASES, where=[Condition("alias", "=", name)], columns=["context_id"])
@@ -197,12 +205,12 @@ class Contexts:
     def apply(self, context_id: str, changes: dict[str, Any], indexed: Indexed | None) -> None:
         """Write checked changes inside the caller's transaction, with the index of the new content if there is one."""
         current = self.get(context_id)
-        if changes.get("superseded_by") is not None:
-            changes["superseded_by"] = self._successor(current.id, changes["superseded_by"])
         if indexed is not None and changes["content"] != current.content:
             current = self._own_copy(context_id, current)
             changes["token_count"] = indexed.token_count
-            self.write_index(current.id, indexed, content_changed=True)
+            self.write_index(current.id, changes["content_hash"], indexed, content_changed=True)
+        if changes.get("superseded_by") is not None:
+            changes["superseded_by"] = self._successor(current.id, changes["superseded_by"])
         self._storage.update(TABLE, _is(current.id), {**changes, "updated_at": self._clock()})
 
     def _checked_changes(self, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,7 +239,7 @@ class Contexts:
         return checked
 
     def _successor(self, context_id: str, successor: str) -> str:
-        successor = self.resolve(successor)
+        successor = self.resolve(successor, field="superseded_by")
         seen, following = [context_id], successor
         while following:
             if following in seen:
@@ -252,8 +260,7 @@ class Contexts:
     def supersede(self, old_ids: Iterable[str], successor: str) -> None:
         """Mark contexts as superseded by another."""
         for old in old_ids:
-            resolved = self.resolve(old)
-            self._storage.update(TABLE, _is(resolved), {"superseded_by": self._successor(resolved, successor)})
+            self._storage.update(TABLE, _is(old), {"superseded_by": self._successor(old, successor)})
 
     # Removing
 
@@ -266,6 +273,7 @@ class Contexts:
                 return
             aliases = self._storage.rows(ALIASES, where=[Condition("context_id", "=", resolved)], order_by=["alias"])
             if not aliases:
+                self._bridge([resolved])
                 self._storage.delete(TABLE, _is(resolved))
                 return
             heir = aliases[0]["alias"]
@@ -278,7 +286,7 @@ class Contexts:
         tests = {"expired": [Condition("expires_at", "<=", now)]}
         if unused_for is not None:
             stale = now - unused_for
-            tests[f"unused for more than {unused_for.days} days"] = [
+            tests[f"unused for more than {unused_for / timedelta(days=1):g} days"] = [
                 Condition("updated_at", "<", stale),
                 Condition("accessed_at", "null or <", stale),
             ]
@@ -294,69 +302,112 @@ class Contexts:
 
     def remove(self, ids: Sequence[str]) -> None:
         """Delete contexts with all their ids, unless they were pinned meanwhile."""
+        where = [Condition("id", "in", list(ids)), Condition("pinned", "=", False)]
         with self._storage.transaction():
-            self._storage.delete(TABLE, [Condition("id", "in", list(ids)), Condition("pinned", "=", False)])
+            self._bridge([row["id"] for row in self._storage.rows(TABLE, where=where, columns=["id"])])
+            self._storage.delete(TABLE, where)
+
+    def _bridge(self, ids: Sequence[str]) -> None:
+        # What a leaving context superseded is superseded by its own successor, or else lives again.
+        for context_id in ids:
+            successor = self._storage.rows(TABLE, where=_is(context_id), columns=["superseded_by"])[0]["superseded_by"]
+            if successor is not None:
+                where = [Condition("superseded_by", "=", context_id)]
+                self._storage.update(TABLE, where, {"superseded_by": successor})
+
+
+class _Unprepared(Exception):
+    """A text that was taken for a known one has to be stored after all."""
 
 
 class _Batch:
-    """One batch on its way into the file, inside a transaction: who is new, who is there already."""
+    """One batch on its way into the file, inside a transaction.
+
+    A row whose id and text nobody has goes straight to the new ones; every other is looked at with care, in order,
+    with all before it in the file.
+    """
 
     def __init__(
-        self, contexts: Contexts, drafts: Sequence[Draft], prepared: Sequence[Indexed], if_exists: str
+        self, contexts: Contexts, drafts: Sequence[Draft], prepared: Mapping[str, Indexed], if_exists: IfExists
     ) -> None:
         self._contexts = contexts
         self._storage = contexts._storage
-        self._if_exists = if_exists
         self._now = contexts._clock()
-        self._work = list(zip(drafts, prepared, strict=True))
-        names = [item.context_id for item in drafts if item.context_id]
-        known = contexts.select([Condition("id", "in", names)])
-        self._by_id = {item.id: item for item in known}
-        for row in self._storage.rows(ALIASES, where=[Condition("alias", "in", names)]):
-            self._by_id[row["alias"]] = contexts.get(row["context_id"])
-        self._live: dict[str, list[Context]] = {}
-        for item in contexts.select(
-            [
-                Condition("content_hash", "in", [item.content_hash for item in drafts]),
-                Condition("superseded_by", "is null"),
-                Condition("expires_at", "null or >", self._now),
-            ]
-        ):
-            self._live.setdefault(item.content_hash, []).append(item)
+        self._drafts = drafts
+        self._prepared = prepared
+        self._if_exists = if_exists
         self._new: list[tuple[Context, Indexed]] = []
 
     def store(self) -> list[dict[str, Any]]:
-        outcomes = [self._one(item, indexed) for item, indexed in self._work]
+        """Store the drafts and return an outcome for each."""
+        names, hashes = self._taken()
+        outcomes = []
+        for item in self._drafts:
+            if item.supersedes or item.context_id in names or item.content_hash in hashes:
+                self._flush()
+                outcomes.append(self._with_care(item))
+            else:
+                outcomes.append(self._store_new(item))
+            names.add(outcomes[-1]["context_id"])
+            hashes.add(item.content_hash)
         self._flush()
-        for (item, _), outcome in zip(self._work, outcomes, strict=True):
-            self._contexts.supersede(item.supersedes, outcome["context_id"])
         return outcomes
+
+    def _taken(self) -> tuple[set[str], set[str]]:
+        wanted = [item.context_id for item in self._drafts if item.context_id is not None]
+        hashes = [item.content_hash for item in self._drafts]
+
+        def found(table: str, column: str, values: list[str]) -> set[str]:
+            where = [Condition(column, "in", values)]
+            return {row[column] for row in self._storage.rows(table, where=where, columns=[column])}
+
+        return found(TABLE, "id", wanted) | found(ALIASES, "alias", wanted), found(TABLE, "content_hash", hashes)
+
+    def _with_care(self, item: Draft) -> dict[str, Any]:
+        superseded = [self._contexts.resolve(old, field="supersedes") for old in item.supersedes]
+        existing = self._existing(item)
+        twin = None if existing else self._twin(item, superseded)
+        if existing is not None:
+            outcome = self._again(item, existing)
+        elif twin is not None:
+            outcome = self._duplicate(item, twin)
+        else:
+            outcome = self._store_new(item)
+            self._flush()
+        self._contexts.supersede(superseded, outcome["context_id"])
+        return outcome
+
+    def _existing(self, item: Draft) -> Context | None:
+        with suppress(ContextNotFound):
+            return self._contexts.get(item.context_id) if item.context_id is not None else None
+        return None
+
+    def _twin(self, item: Draft, superseded: Sequence[str]) -> Context | None:
+        # The same text about something else (another topic, source, summary or metadata) is another context.
+        about = [name for name in ("topic", "source", "summary", "metadata") if name in item.given]
+        alive = [Condition("superseded_by", "is null"), Condition("expires_at", "null or >", self._now)]
+        for other in self._contexts.select([Condition("content_hash", "=", item.content_hash), *alive]):
+            if other.id not in superseded and all(getattr(other, name) == item.given[name] for name in about):
+                return other
+        return None
+
+    def _indexed(self, item: Draft) -> Indexed:
+        try:
+            return self._prepared[item.content]
+        except KeyError:
+            raise _Unprepared from None
 
     def _flush(self) -> None:
         new, self._new = self._new, []
-        self._storage.insert(
-            TABLE,
-            [{name: getattr(item, name) for name in item.__dataclass_fields__ if name != "aliases"} for item, _ in new],
-        )
+        names = [name for name in Context.__dataclass_fields__ if name != "aliases"]
+        self._storage.insert(TABLE, [{name: getattr(item, name) for name in names} for item, _ in new])
         for item, indexed in new:
-            self._contexts.write_index(item.id, indexed, content_changed=False)
+            self._contexts.write_index(item.id, item.content_hash, indexed, content_changed=False)
 
-    def _one(self, item: Draft, indexed: Indexed) -> dict[str, Any]:
-        existing = self._by_id.get(item.context_id) if item.context_id else None
-        if existing is not None:
-            return self._again(item, existing, indexed)
-        twin = next((live for live in self._live.get(item.content_hash, ()) if _fits(item, live)), None)
-        if twin is not None:
-            return self._duplicate(item, twin, indexed)
-        created = self._context(item, indexed)
-        self._new.append((created, indexed))
-        self._by_id[created.id] = created
-        self._live.setdefault(created.content_hash, []).append(created)
-        return _outcome(created.id, "stored", None, indexed)
-
-    def _context(self, item: Draft, indexed: Indexed) -> Context:
+    def _store_new(self, item: Draft) -> dict[str, Any]:
+        indexed = self._indexed(item)
         given = {"summary": None, "topic": None, "source": None, "priority": 0, "pinned": False, **item.given}
-        return Context(
+        context = Context(
             id=item.context_id or new_id(),
             content=item.content,
             content_hash=item.content_hash,
@@ -370,61 +421,60 @@ class _Batch:
             access_count=0,
             **given,
         )
+        self._new.append((context, indexed))
+        return _outcome(context.id, "stored", None, len(indexed.chunks), indexed.token_count)
 
-    def _again(self, item: Draft, existing: Context, indexed: Indexed) -> dict[str, Any]:
-        changes = {name: value for name, value in item.given.items() if getattr(existing, name) != value}
+    def _again(self, item: Draft, existing: Context) -> dict[str, Any]:
+        context_id = str(item.context_id)
         same_text = existing.content_hash == item.content_hash
-        if same_text and not changes:
-            return _outcome(item.context_id, "unchanged", None, indexed)
-        if self._if_exists == "skip":
-            return _outcome(item.context_id, "skipped", None, indexed)
-        if self._if_exists == "fail":
-            what = ", ".join(sorted(changes) + ([] if same_text else ["content"]))
+        changes = {name: value for name, value in item.given.items() if getattr(existing, name) != value}
+        conflicts = sorted(changes.keys() - RETENTION) + ([] if same_text else ["content"])
+        if self._if_exists == "fail" and conflicts:
             raise ContextExists(
-                f"context {item.context_id!r} exists already with another {what}: "
+                f"context {context_id!r} exists already with another {', '.join(conflicts)}: "
                 "use update_context, or if_exists='update' or 'skip'"
             )
-        self._flush()  # the context may be a row of this very batch
+        if self._if_exists == "skip":
+            return _outcome(context_id, "skipped", None, 0, existing.token_count)
+        if self._if_exists == "fail":
+            changes = self._stronger_wish(item, existing)
+        if same_text and not changes:
+            return _outcome(context_id, "unchanged", None, 0, existing.token_count)
+        indexed = None if same_text else self._indexed(item)
         text = {} if same_text else {"content": item.content, "content_hash": item.content_hash}
-        self._contexts.apply(str(item.context_id), {**changes, **text}, None if same_text else indexed)
-        self._by_id[str(item.context_id)] = self._contexts.get(str(item.context_id))
-        return _outcome(item.context_id, "updated", None, indexed)
+        self._contexts.apply(context_id, {**changes, **text}, indexed)
+        chunks, tokens = (len(indexed.chunks), indexed.token_count) if indexed else (0, existing.token_count)
+        return _outcome(context_id, "updated", None, chunks, tokens)
 
-    def _duplicate(self, item: Draft, twin: Context, indexed: Indexed) -> dict[str, Any]:
-        self._flush()
+    def _duplicate(self, item: Draft, twin: Context) -> dict[str, Any]:
         if item.context_id is not None:
             alias = {"alias": item.context_id, "context_id": twin.id, "created_at": self._now}
             self._storage.insert(ALIASES, [alias])
-            self._by_id[item.context_id] = twin
-        # Whoever stored it, the stronger wish to keep it wins.
-        expires_at = item.given.get("expires_at")
-        longest = None if expires_at is None or twin.expires_at is None else max(expires_at, twin.expires_at)
-        kept = {
-            "pinned": twin.pinned or item.given.get("pinned", False),
-            "priority": max(twin.priority, item.given.get("priority", twin.priority)),
-            "expires_at": longest,
-        }
-        changes = {name: value for name, value in kept.items() if getattr(twin, name) != value}
-        if changes:
+        if changes := self._stronger_wish(item, twin):
             self._storage.update(TABLE, _is(twin.id), {**changes, "updated_at": self._now})
-        return _outcome(item.context_id or twin.id, "duplicate", twin.id, indexed)
+        return _outcome(item.context_id or twin.id, "duplicate", twin.id, 0, twin.token_count)
+
+    @staticmethod
+    def _stronger_wish(item: Draft, existing: Context) -> dict[str, Any]:
+        """Return what changes when a text is stored again: whoever wants to keep it longer wins."""
+        ends = (item.given.get("expires_at"), existing.expires_at)
+        kept = {
+            "pinned": existing.pinned or item.given.get("pinned", False),
+            "priority": max(existing.priority, item.given.get("priority", existing.priority)),
+            "expires_at": None if None in ends else max(end for end in ends if end is not None),
+        }
+        return {name: value for name, value in kept.items() if getattr(existing, name) != value}
 
 
-def _fits(item: Draft, twin: Context) -> bool:
-    # The same text about something else (another topic, source, summary or metadata) is another context.
-    about = ("topic", "source", "summary", "metadata")
-    return twin.id not in item.supersedes and all(
-        getattr(twin, name) == item.given[name] for name in about if name in item.given
-    )
-
-
-def _outcome(context_id: str | None, outcome: str, duplicate_of: str | None, indexed: Indexed) -> dict[str, Any]:
+def _outcome(
+    context_id: str, outcome: str, duplicate_of: str | None, chunks: int, token_count: int | None
+) -> dict[str, Any]:
     return {
         "context_id": context_id,
         "outcome": outcome,
         "duplicate_of": duplicate_of,
-        "chunks": len(indexed.chunks),
-        "token_count": indexed.token_count,
+        "chunks": chunks,
+        "token_count": token_count,
     }
 
 

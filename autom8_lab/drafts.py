@@ -62,21 +62,30 @@ def draft(row: Mapping[str, Any] | str, *, now: datetime) -> Draft:
     given = {name: check(present[name]) for name, check in FIELDS.items() if name in present}
     if "ttl" in present:
         given["expires_at"] = now + duration(present["ttl"], "ttl")
+    if "context_id" in present and "id" in present:
+        raise InvalidValue(f"context_id={present['context_id']!r} and id={present['id']!r}: give one of the two")
     context_id = present.get("context_id", present.get("id"))
-    supersedes = present.get("supersedes", ())
+    superseded = _ids(present["supersedes"], "supersedes") if "supersedes" in present else ()
+    if context_id in superseded:
+        raise InvalidValue(f"supersedes={context_id!r} closes a circle: {context_id} → {context_id}")
     return Draft(
         content=content,
         content_hash=text_hash(content),
         context_id=None if context_id is None else name_value(context_id, "context_id"),
         given=given,
-        supersedes=(supersedes,) if isinstance(supersedes, str) else tuple(supersedes),
+        supersedes=superseded,
         created_at=moment(present["created_at"], "created_at") if "created_at" in present else None,
     )
 
 
+def _ids(value: object, name: str) -> tuple[str, ...]:
+    given = value if isinstance(value, list | tuple) else [value]
+    return tuple(name_value(item, name) for item in given)
+
+
 def rows_of(source: Any) -> Iterator[Mapping[str, Any] | str]:
     """Yield rows from a DataFrame, a list, or any iterable of dicts and texts."""
-    if type(source).__module__.startswith("pandas") and hasattr(source, "to_dict"):
+    if type(source).__module__.startswith("pandas") and hasattr(source, "columns"):
         yield from source.to_dict("records")
     elif isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable):
         raise InvalidValue(f"{shortened(source)} is a {type(source).__name__}: give a DataFrame or a list of dicts")

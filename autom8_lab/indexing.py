@@ -74,7 +74,7 @@ class Index:
     def encoder(self, name: str | None = None) -> Encoder:
         """Return the encoder of that name, or the configured one. Raises `ModelUnavailable` with the remedy."""
         if self._given is not None and name in (None, self._given.name):
-            return self._given
+            return self._of_wanted_size(self._given)
         name = name or self._config.embedding_model
         if name in self._refusals:
             raise ModelUnavailable(self._refusals[name])
@@ -86,10 +86,13 @@ class Index:
             # Remembered, because finding out takes seconds and every search would ask again.
             self._refusals[name] = str(exc)
             raise
+        return self._of_wanted_size(encoder)
+
+    def _of_wanted_size(self, encoder: Encoder) -> Encoder:
         wanted = self._config.embedding_dimensions
         if wanted is not None and encoder.dimensions != wanted:
             raise ConfigurationError(
-                f"embedding_dimensions={wanted}, but {name!r} has {encoder.dimensions}: leave the setting out"
+                f"embedding_dimensions={wanted}, but {encoder.name!r} has {encoder.dimensions}: leave the setting out"
             )
         return encoder
 
@@ -264,7 +267,7 @@ def encode_in_batches(texts: Sequence[str], encoder: Encoder, progress: bool | N
         for start in range(0, len(texts), QUIET_TEXTS):
             places = order[start : start + QUIET_TEXTS]
             vectors = encoder.encode_documents([texts[place] for place in places])
-            result[places] = checked(vectors, dimensions=encoder.dimensions)
+            result[places] = checked(vectors, dimensions=encoder.dimensions, count=len(places))
             bar.update(len(places))
     return iter(result)
 

@@ -32,6 +32,15 @@ if TYPE_CHECKING:
 UNCHANGED: Any = type("Unchanged", (), {"__repr__": lambda self: "<unchanged>"})()
 
 
+def _limit(limit: int | None) -> int | None:
+    return None if limit is None else positive_integer(limit, "limit", at_most=10**9)
+
+
+def _given_filters(filters: Mapping[str, Any]) -> dict[str, str]:
+    off = {name for name, value in filters.items() if value is None or (name.startswith("include_") and not value)}
+    return {name: str(value) for name, value in filters.items() if name not in off}
+
+
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -52,6 +61,10 @@ class Lab:
     ) -> None:
         from .storage import open_storage
 
+        if encoder is not None and not hasattr(encoder, "encode_documents"):
+            raise InvalidValue(f"encoder={encoder!r} has no encode_documents: give an Encoder, or embedding_model=name")
+        if clock().tzinfo is None:
+            raise InvalidValue(f"clock={clock!r} returns times without a time zone: return datetime.now(UTC)")
         self.config = config
         self._clock = clock
         self._storage = open_storage(config)
@@ -217,7 +230,7 @@ class Lab:
             include_expired=include_expired,
             include_superseded=include_superseded,
         )
-        return self._contexts.select(where, limit=limit)
+        return self._contexts.select(where, limit=_limit(limit))
 
     def contexts_df(
         self,
@@ -230,7 +243,7 @@ class Lab:
         since: Any = None,
         until: Any = None,
         include_expired: bool = False,
-        include_superseded: bool = True,
+        include_superseded: bool = False,
         limit: int | None = None,
     ) -> pd.DataFrame:
         """Return the contexts that pass the filters as a frame, the oldest first; see `list_contexts`."""
@@ -366,10 +379,10 @@ class Lab:
             fusion=fusion,
             min_similarity=min_similarity,
             where=self._where(**given),
-            filters={name: str(value) for name, value in given.items() if value not in (None, False)},
+            filters=_given_filters(given),
             contexts_of=self._contexts.by_ids,
         )
-        self._access.search(answer, k=k)
+        self._access.search(answer, k=int(k))
         return answer
 
     def _where(self, **filters: Any) -> list[Condition]:
@@ -378,7 +391,7 @@ class Lab:
     def searches_df(self, *, since: Any = None, until: Any = None, limit: int | None = None) -> pd.DataFrame:
         """Return past searches, the newest first: query, method, what came back and how long it took."""
         where = self._log_where(since=since, until=until)
-        return frame(self._access.searches(where=where, limit=limit), access.SEARCH_COLUMNS)
+        return frame(self._access.searches(where=where, limit=_limit(limit)), access.SEARCH_COLUMNS)
 
     def accesses_df(self, context_id: str | None = None, *, since: Any = None, until: Any = None) -> pd.DataFrame:
         """Return each time a context (or any, for None) was shown by a search or read, the newest first.

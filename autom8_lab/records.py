@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
@@ -172,3 +172,6 @@ class SearchAnswer:
     engine_reason: str | None
     duration_ms: float
     filters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[SearchHit]:
+        return iter(self.hits)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 import secrets
+import threading
 import time
 import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -23,28 +26,48 @@ DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)\s*", re.IGNORECASE)
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
+_id_lock = threading.Lock()
+_last_id_ns = 0
+
+
 def new_id() -> str:
-    """Return a new id: 11 hexadecimal digits of milliseconds, so that ids sort by time, and 10 random ones."""
-    return f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
+    """Return a new id: 16 hexadecimal digits of nanoseconds, which sort in the order of making, and 8 random ones."""
+    global _last_id_ns
+    with _id_lock:
+        _last_id_ns = max(time.time_ns(), _last_id_ns + 1)
+        return f"{_last_id_ns:016x}{secrets.token_hex(4)}"
 
 
 def shortened(value: object) -> str:
     """Return a value's repr, cut to what fits into a message."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # a value that cannot even be shown must not hide what is wrong with it
+        return f"<{type(value).__name__}>"
     return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
 
 
 def is_missing(value: object) -> bool:
     """Whether a frame's cell means "nothing": None, NaN or pandas' NA and NaT."""
-    return (
-        value is None
-        or (isinstance(value, float) and math.isnan(value))
-        or type(value).__name__
-        in {
-            "NAType",
-            "NaTType",
-        }
-    )
+    if value is None or type(value).__name__ in {"NAType", "NaTType"}:
+        return True
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):
+        return False
+
+
+def storable(text: str, name: str) -> str:
+    """Return a text that UTF-8 and every database can hold."""
+    if (place := text.find("\0")) >= 0:
+        raise InvalidValue(f"{name} has a NUL character at position {place}: remove it with .replace('\\0', '')")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise InvalidValue(
+            f"{name} has half a surrogate pair at position {exc.start}: decode its source with errors='replace'"
+        ) from exc
+    return text
 
 
 def text_value(value: object, name: str, *, max_chars: int = MAX_CONTENT_CHARS) -> str:
@@ -55,15 +78,7 @@ def text_value(value: object, name: str, *, max_chars: int = MAX_CONTENT_CHARS) 
         raise InvalidValue(f"{name}={shortened(value)} is empty: give some text")
     if len(value) > max_chars:
         raise InvalidValue(f"{name} has {len(value):,} characters: at most {max_chars:,} are kept, split it first")
-    if (place := value.find("\0")) >= 0:
-        raise InvalidValue(f"{name} has a NUL character at position {place}: remove it with .replace('\\0', '')")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as exc:
-        raise InvalidValue(
-            f"{name} has half a surrogate pair at position {exc.start}: decode its source with errors='replace'"
-        ) from exc
-    return value
+    return storable(value, name)
 
 
 def name_value(value: object, name: str) -> str:
@@ -79,10 +94,12 @@ def name_value(value: object, name: str) -> str:
 
 def integer_value(value: object, name: str) -> int:
     """Return a whole number within ±2**31 (NumPy's count, True and False do not)."""
-    try:
-        number = None if isinstance(value, bool) else int(value.__index__())  # type: ignore[attr-defined]
-    except AttributeError:
-        number = int(value) if isinstance(value, float) and value.is_integer() else None
+    number = None
+    if isinstance(value, float):
+        number = int(value) if value.is_integer() else None
+    elif not isinstance(value, bool) and getattr(value, "ndim", 0) == 0:
+        with suppress(TypeError):
+            number = operator.index(value)  # type: ignore[arg-type]
     if number is None or not -INTEGER_LIMIT < number < INTEGER_LIMIT:
         raise InvalidValue(f"{name}={shortened(value)}: give a whole number within ±2**31")
     return number
@@ -97,9 +114,13 @@ def positive_integer(value: object, name: str, *, at_most: int) -> int:
 
 
 def flag_value(value: object, name: str) -> bool:
-    """Return True or False; NumPy's bools and the integers 0 and 1 count, texts do not."""
-    if isinstance(value, bool) or type(value).__name__ in {"bool", "bool_"} or value in (0, 1):
+    """Return True or False; NumPy's bools and the numbers 0 and 1 count, texts do not."""
+    if type(value).__name__ in {"bool", "bool_"}:
         return bool(value)
+    with suppress(InvalidValue):
+        number = integer_value(value, name)
+        if number in (0, 1):
+            return number == 1
     raise InvalidValue(f"{name}={shortened(value)}: give True or False")
 
 
@@ -107,38 +128,37 @@ def metadata_value(value: object, name: str = "metadata") -> dict[str, Any]:
     """Return a JSON object as Python has it after a round trip."""
     if not isinstance(value, Mapping):
         raise InvalidValue(f"{name}={shortened(value)} is a {type(value).__name__}: give a dict")
-    _check_json(value, name, MAX_METADATA_DEPTH)
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_plain_json(value, name, MAX_METADATA_DEPTH), ensure_ascii=False, allow_nan=False)
     if len(text) > MAX_METADATA_CHARS:
         raise InvalidValue(f"{name} has {len(text):,} characters as JSON: at most {MAX_METADATA_CHARS:,} are kept")
     result: dict[str, Any] = json.loads(text)
     return result
 
 
-def _check_json(value: object, name: str, depth: int) -> None:
+def _plain_json(value: object, name: str, depth: int) -> object:
     if depth < 0:
         raise InvalidValue(f"{name} is nested deeper than {MAX_METADATA_DEPTH} levels: flatten it")
     match value:
         case None | bool():
-            return
+            return value
         case str():
-            if value:
-                text_value(value.strip() or "-", name)
+            return storable(value, name)
         case int():
             if not -(2**63) <= value < 2**63:
                 raise InvalidValue(f"{name}={shortened(value)} does not fit into 64 bits: give it as a str")
+            return value
         case float():
             if not math.isfinite(value):
                 raise InvalidValue(f"{name}={value!r} has no place in JSON: give None instead")
+            return value
         case Mapping():
-            for key, item in value.items():
+            for key in value:
                 if not isinstance(key, str):
                     raise InvalidValue(f"{name} has the key {shortened(key)}: JSON's keys are str")
-                text_value(key or "-", f"key of {name}")
-                _check_json(item, f"{name}[{key!r}]", depth - 1)
+                storable(key, f"key of {name}")
+            return {key: _plain_json(item, f"{name}[{key!r}]", depth - 1) for key, item in value.items()}
         case list() | tuple():
-            for place, item in enumerate(value):
-                _check_json(item, f"{name}[{place}]", depth - 1)
+            return [_plain_json(item, f"{name}[{place}]", depth - 1) for place, item in enumerate(value)]
         case _:
             raise InvalidValue(
                 f"{name}={shortened(value)} is a {type(value).__name__}, which JSON does not have: give a str or number"

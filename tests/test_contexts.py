@@ -242,10 +242,10 @@ def test_a_ttl_beside_a_time_of_expiry_is_refused(any_lab: Lab) -> None:
 def four(any_lab: Lab, clock: Clock) -> Lab:
     """Four contexts, a day apart, the newest stored first."""
     rows: list[dict[str, Any]] = [
-        {"id": "a", "topic": "tools", "source": "wiki", "priority": 1, "metadata": {"level": 1, "done": True}},
-        {"id": "b", "topic": "tools", "source": "chat", "priority": 5, "metadata": {"level": 2, "done": None}},
-        {"id": "c", "topic": "people", "source": "wiki", "pinned": True, "metadata": {"level": "1"}},
-        {"id": "d"},
+        {"id": "b", "topic": "tools", "source": "wiki", "priority": 1, "metadata": {"level": 1, "done": True}},
+        {"id": "d", "topic": "tools", "source": "chat", "priority": 5, "metadata": {"level": 2, "done": None}},
+        {"id": "a", "topic": "people", "source": "wiki", "pinned": True, "metadata": {"level": "1"}},
+        {"id": "c"},
     ]
     for day, row in reversed(list(enumerate(rows))):
         created_at = START + timedelta(days=day)
@@ -257,26 +257,26 @@ def four(any_lab: Lab, clock: Clock) -> Lab:
 @pytest.mark.parametrize(
     ("filters", "expected"),
     [
-        ({}, "abcd"),
-        ({"topic": "tools"}, "ab"),
-        ({"topic": ["tools", "people"]}, "abc"),
+        ({}, "bdac"),
+        ({"topic": "tools"}, "bd"),
+        ({"topic": ["tools", "people"]}, "bda"),
         ({"topic": []}, ""),
         ({"topic": "nothing"}, ""),
-        ({"source": "wiki"}, "ac"),
-        ({"topic": "tools", "source": "wiki"}, "a"),
-        ({"pinned": True}, "c"),
-        ({"pinned": False}, "abd"),
-        ({"min_priority": 1}, "ab"),
-        ({"metadata": {"level": 1}}, "a"),
-        ({"metadata": {"level": [1, 2]}}, "ab"),
-        ({"metadata": {"level": "1"}}, "c"),
-        ({"metadata": {"done": True}}, "a"),
-        ({"metadata": {"done": None}}, "b"),
-        ({"metadata": {"level": 1, "done": True}}, "a"),
-        ({"since": START + timedelta(days=1)}, "bcd"),
-        ({"until": START + timedelta(days=1)}, "a"),
-        ({"since": "9d", "until": "2026-03-03T13:00:00+00:00"}, "bc"),
-        ({"limit": 2}, "ab"),
+        ({"source": "wiki"}, "ba"),
+        ({"topic": "tools", "source": "wiki"}, "b"),
+        ({"pinned": True}, "a"),
+        ({"pinned": False}, "bdc"),
+        ({"min_priority": 1}, "bd"),
+        ({"metadata": {"level": 1}}, "b"),
+        ({"metadata": {"level": [1, 2]}}, "bd"),
+        ({"metadata": {"level": "1"}}, "a"),
+        ({"metadata": {"done": True}}, "b"),
+        ({"metadata": {"done": None}}, "d"),
+        ({"metadata": {"level": 1, "done": True}}, "b"),
+        ({"since": START + timedelta(days=1)}, "dac"),
+        ({"until": START + timedelta(days=1)}, "b"),
+        ({"since": "9d", "until": "2026-03-03T13:00:00+00:00"}, "da"),
+        ({"limit": 2}, "bd"),
     ],
 )
 def test_a_listing_has_what_passes_every_filter_the_oldest_first(
@@ -406,7 +406,7 @@ def test_the_frame_of_outcomes_has_its_columns_and_dtypes_empty_or_not(any_lab: 
     assert outcomes["outcome"].tolist() == ["stored", "duplicate"]
     assert outcomes["duplicate_of"].isna().tolist() == [True, False]
     assert outcomes["duplicate_of"][1] == "a"
-    assert outcomes["chunks"].tolist() == [1, 1]
+    assert outcomes["chunks"].tolist() == [1, 0]  # what was made: nothing for a duplicate
     assert outcomes["token_count"].tolist() == [2, 2]
 
 

@@ -111,9 +111,9 @@ def test_every_operator_selects_counts_updates_and_deletes_the_same_rows(
 
 
 def test_conditions_are_joined_by_and_and_no_condition_means_every_row(five: SQLiteStorage) -> None:
-    assert ids(five, Condition("priority", ">=", 0), Condition("topic", "is not null"), Condition("priority", "<", 9)) == {
-        *"bcd"
-    }
+    assert ids(
+        five, Condition("priority", ">=", 0), Condition("topic", "is not null"), Condition("priority", "<", 9)
+    ) == {*"bcd"}
     assert ids(five) == set("abcde")
     assert five.count(CONTEXTS) == 5
 
@@ -175,8 +175,45 @@ def memory() -> Iterator[SQLiteStorage]:
 
 # Conditions on keys of a JSON column
 
-VALUES = [True, False, None, 0, 1, -1, 1.0, 1.5, 2**53 + 1, "", "1", "true", "null", "it's", 'a "b"', "🙂", "a\nb", "Ä", "a"]
-KEYS = ["n", "", "a.b", "a b", "$.n", "$", "[0]", "a[1]", 'qu"ote', "it's", "back\\slash", "new\nline", "🙂", "Ä", "%", "N"]
+VALUES = [
+    True,
+    False,
+    None,
+    0,
+    1,
+    -1,
+    1.0,
+    1.5,
+    2**53 + 1,
+    "",
+    "1",
+    "true",
+    "null",
+    "it's",
+    'a "b"',
+    "🙂",
+    "a\nb",
+    "Ä",
+    "a",
+]
+KEYS = [
+    "n",
+    "",
+    "a.b",
+    "a b",
+    "$.n",
+    "$",
+    "[0]",
+    "a[1]",
+    'qu"ote',
+    "it's",
+    "back\\slash",
+    "new\nline",
+    "🙂",
+    "Ä",
+    "%",
+    "N",
+]
 
 
 def same(left: Any, right: Any) -> bool:
@@ -190,7 +227,9 @@ def same(left: Any, right: Any) -> bool:
 def test_a_json_key_finds_its_value_and_no_lookalike(memory: SQLiteStorage, asked: Any) -> None:
     with undone(memory):
         insert(memory, *(context(str(place), metadata={"n": value}) for place, value in enumerate(VALUES)))
-        insert(memory, context("missing"), context("list", metadata={"n": [asked]}), context("dict", metadata={"n": {}}))
+        insert(
+            memory, context("missing"), context("list", metadata={"n": [asked]}), context("dict", metadata={"n": {}})
+        )
         expected = {str(place) for place, value in enumerate(VALUES) if same(value, asked)}
         assert ids(memory, Condition("metadata", "=", asked, key="n")) == expected
         assert ids(memory, Condition("metadata", "in", [asked], key="n")) == expected
@@ -265,7 +304,9 @@ def test_an_unknown_column_is_refused_with_the_nearest_name_and_nothing_is_writt
     assert five.rows(CONTEXTS) == before
 
 
-@pytest.mark.parametrize("name", ['topic" = 1 OR "1', "topic; DROP TABLE context_registry", "", "rowid", "*", "id, topic"])
+@pytest.mark.parametrize(
+    "name", ['topic" = 1 OR "1', "topic; DROP TABLE context_registry", "", "rowid", "*", "id, topic"]
+)
 def test_a_column_name_is_never_sql(five: SQLiteStorage, name: str) -> None:
     for operation in (
         lambda: five.rows(CONTEXTS, columns=[name]),
@@ -340,7 +381,19 @@ def test_values_come_back_with_their_types(storage: SQLiteStorage) -> None:
 
 
 def test_text_comes_back_as_it_went_in(memory: SQLiteStorage) -> None:
-    texts = ["'", '"', "%_", "\\", "a\r\nb\tc", "\u202eright to left", "🙂👩‍👩‍👧‍👦", "x" * 100_000, "\ufeffbom", "é", "e\u0301"]
+    texts = [
+        "'",
+        '"',
+        "%_",
+        "\\",
+        "a\r\nb\tc",
+        "\u202eright to left",
+        "🙂👩‍👩‍👧‍👦",
+        "x" * 100_000,
+        "\ufeffbom",
+        "é",
+        "e\u0301",
+    ]
     with undone(memory):
         insert(memory, *(context(str(place), text) for place, text in enumerate(texts)))
         rows = memory.rows(CONTEXTS, columns=["id", "content"])
@@ -443,7 +496,9 @@ def test_changing_an_id_takes_its_aliases_and_successors_along(storage: SQLiteSt
 
 
 def test_deleting_a_decision_keeps_the_calls_that_it_made(storage: SQLiteStorage) -> None:
-    storage.insert("agent_decisions", [{"id": "d", "at": NOON, "decision_type": "route", "candidates": {}, "metadata": {}}])
+    storage.insert(
+        "agent_decisions", [{"id": "d", "at": NOON, "decision_type": "route", "candidates": {}, "metadata": {}}]
+    )
     storage.insert("decision_contexts", [{"decision_id": "d", "position": 0, "context_id": "a"}])
     storage.insert("usage_ledger", [{"at": NOON, "model": "m", "operation": "chat", "decision_id": "d"}])
     storage.delete("agent_decisions", is_id("d"))
@@ -457,7 +512,11 @@ def test_touch_notes_the_last_access_and_adds_up(storage: SQLiteStorage) -> None
     storage.touch({"a": (NOON + HOUR, 3)})
     storage.touch({})
     rows = storage.rows(CONTEXTS, columns=["id", "accessed_at", "access_count", "updated_at"], order_by=["id"])
-    assert [(row["accessed_at"], row["access_count"]) for row in rows] == [(NOON + HOUR, 5), (NOON + HOUR, 1), (None, 0)]
+    assert [(row["accessed_at"], row["access_count"]) for row in rows] == [
+        (NOON + HOUR, 5),
+        (NOON + HOUR, 1),
+        (None, 0),
+    ]
     assert {row["updated_at"] for row in rows} == {NOON}
 
 
@@ -536,7 +595,9 @@ def test_text_matches_are_ranked_by_score_and_ties_by_id(storage: SQLiteStorage)
 
 
 def test_text_search_gives_k_results_when_k_pass_the_filter(storage: SQLiteStorage) -> None:
-    storage.insert(CONTEXTS, [context(f"{n:03}", "word " * (300 - n), topic="rare" if n > 296 else "x") for n in range(300)])
+    storage.insert(
+        CONTEXTS, [context(f"{n:03}", "word " * (300 - n), topic="rare" if n > 296 else "x") for n in range(300)]
+    )
     matches = storage.match_text(["word"], k=3, where=[Condition("topic", "=", "rare")])
     assert sorted(match.context_id for match in matches) == ["297", "298", "299"]
 
@@ -553,7 +614,9 @@ def test_text_search_tells_the_scores_of_named_contexts_that_ranked_lower(storag
     assert "8" not in [match.context_id for match in storage.match_text(["word"], k=2, include=["8"], where=where)]
 
 
-@pytest.mark.parametrize("term", ["NEAR(", "a-b", "C++?", 'foo"bar', "*", "col:x", "AND", "OR", "NOT", "^", "{a b}", "", " ", "'", "🙂"])
+@pytest.mark.parametrize(
+    "term", ["NEAR(", "a-b", "C++?", 'foo"bar', "*", "col:x", "AND", "OR", "NOT", "^", "{a b}", "", " ", "'", "🙂"]
+)
 def test_a_term_is_only_ever_text(storage: SQLiteStorage, term: str) -> None:
     insert(storage, context("1", "Plain words."), context("2", "More of them."))
     assert storage.match_text([term], k=5) == []
@@ -611,7 +674,15 @@ def test_model_performance_is_the_ledger_summed_up_and_follows_it(storage: SQLit
             assert (line["first_at"], line["last_at"]) == (min(times), max(times))
 
     call = dict.fromkeys(
-        ("input_tokens", "output_tokens", "cost_estimated_usd", "cost_actual_usd", "latency_ms", "quality_score", "success")
+        (
+            "input_tokens",
+            "output_tokens",
+            "cost_estimated_usd",
+            "cost_actual_usd",
+            "latency_ms",
+            "quality_score",
+            "success",
+        )
     )
     chat = {**call, "model": "m", "operation": "chat"}
     storage.insert(
@@ -680,7 +751,9 @@ def test_a_transaction_taken_back_lets_others_write_and_repeated_lands_as_if_nev
         unit.undo()
         assert not storage.in_transaction
         assert (storage.count(CONTEXTS), other.count(CONTEXTS)) == (0, 0)
-        other.insert("agent_decisions", [{"id": "d", "at": NOON, "decision_type": "x", "candidates": {}, "metadata": {}}])
+        other.insert(
+            "agent_decisions", [{"id": "d", "at": NOON, "decision_type": "x", "candidates": {}, "metadata": {}}]
+        )
         unit.redo()
         assert storage.in_transaction
         assert (storage.count(CONTEXTS), other.count(CONTEXTS)) == (2, 0)

@@ -55,7 +55,7 @@ class Topic(StrEnum):
 def test_new_ids_are_different_and_can_be_used_as_they_are() -> None:
     ids = [validation.new_id() for _ in range(2_000)]
     assert len(set(ids)) == 2_000
-    assert all(re.fullmatch(r"[0-9a-f]{21}", name) for name in ids)
+    assert all(re.fullmatch(r"[0-9a-f]{24}", name) for name in ids)
 
 
 def test_new_ids_sort_in_the_order_they_were_made() -> None:

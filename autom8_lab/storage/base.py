@@ -125,8 +125,11 @@ class Storage(ABC):
         """Note for each context id when it was last shown, and how many times more."""
 
     @abstractmethod
-    def transaction(self) -> AbstractContextManager[Unit]:
-        """Group writes: all land at the end of the block, or none. Nested blocks are savepoints."""
+    def transaction(self, *, waiting: bool = True) -> AbstractContextManager[Unit]:
+        """Group writes: all land at the end of the block, or none. Nested blocks are savepoints.
+
+        With `waiting=False` a writer that is at work means `LabBusy` at once.
+        """
 
     @property
     @abstractmethod

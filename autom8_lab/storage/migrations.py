@@ -164,7 +164,10 @@ def m002_embeddings(database: Database) -> None:
         CREATE TRIGGER context_chunks_ad AFTER DELETE ON context_chunks BEGIN
             INSERT INTO chunk_deletions (chunk_key) VALUES (old.chunk_key);
             DELETE FROM embeddings WHERE chunk_hash = old.chunk_hash
-                AND NOT EXISTS (SELECT 1 FROM context_chunks WHERE chunk_hash = old.chunk_hash);
+                AND NOT EXISTS (
+                    SELECT 1 FROM context_chunks k JOIN embedding_sets s USING (set_key)
+                    WHERE k.chunk_hash = embeddings.chunk_hash AND s.model_id = embeddings.model_id
+                );
         END
         """
     )

@@ -182,8 +182,11 @@ class ConnectionPool:
         database.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """Group writes: all of them land at the end of the block, or none. Nested blocks are savepoints."""
+    def transaction(self, *, waiting: bool = True) -> Iterator[Transaction]:
+        """Group writes: all of them land at the end of the block, or none. Nested blocks are savepoints.
+
+        With `waiting=False` a writer that is at work, here or in another process, means `LabBusy` at once.
+        """
         current = self._current()
         if current is not None:
             mark = len(current.journal)
@@ -196,12 +199,12 @@ class ConnectionPool:
             return
         if self.read_only:
             raise ReadOnlyLab(f"{self.path} is open read-only: open it without read_only=True to write")
-        with self._writer_lock(), self._door():
+        with self._writer_lock(waiting=waiting), self._door():
             database = self._open_writer()
             transaction = Transaction(database, self)
             token = _transactions.set((*_transactions.get(), transaction))
             try:
-                self.begin(transaction)
+                self.begin(transaction, waiting=waiting)
                 try:
                     yield transaction
                     self.retry(lambda: database.conn.execute("COMMIT"))
@@ -211,9 +214,17 @@ class ConnectionPool:
             finally:
                 _transactions.reset(token)
 
-    def begin(self, transaction: Transaction) -> None:
+    def begin(self, transaction: Transaction, *, waiting: bool = True) -> None:
         """Take the database's write lock for this transaction."""
-        self.retry(lambda: transaction.database.conn.execute("BEGIN IMMEDIATE"))
+        execute = transaction.database.conn.execute
+        if waiting:
+            self.retry(lambda: execute("BEGIN IMMEDIATE"))
+            return
+        execute("PRAGMA busy_timeout = 0")
+        try:
+            execute("BEGIN IMMEDIATE")
+        finally:
+            execute(f"PRAGMA busy_timeout = {self._busy_timeout_ms}")
 
     def retry(self, action: Callable[[], Result]) -> Result:
         """Repeat an action while the database is busy, until the deadline."""
@@ -225,9 +236,9 @@ class ConnectionPool:
         )(action)
 
     @contextmanager
-    def _writer_lock(self) -> Iterator[None]:
+    def _writer_lock(self, *, waiting: bool = True) -> Iterator[None]:
         started = time.monotonic()
-        if not self._write_lock.acquire(timeout=self._deadline_seconds):
+        if not self._write_lock.acquire(timeout=self._deadline_seconds if waiting else 0):
             waited = time.monotonic() - started
             raise LabBusy(f"another thread kept the writing connection to {self.path} for {waited:.0f} s")
         try:

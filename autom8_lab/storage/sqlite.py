@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from ..errors import (
     ConfigurationError,
     ContextNotFound,
     InvalidValue,
+    LabBusy,
     LabNotFound,
     NewerSchema,
     NotALab,
@@ -129,9 +130,9 @@ class SQLiteStorage(Storage):
                 transaction.journal[mark:] = [(operation, arguments, options)]
 
     @contextmanager
-    def _transaction(self) -> Iterator[Transaction]:
+    def _transaction(self, *, waiting: bool = True) -> Iterator[Transaction]:
         nested = self._pool.current_transaction is not None
-        with self._pool.transaction() as transaction:
+        with self._pool.transaction(waiting=waiting) as transaction:
             yield transaction
             if not nested and transaction.vectors_changed:
                 self._vectors.sync_vec_table(transaction.database, create=False)
@@ -258,7 +259,8 @@ class SQLiteStorage(Storage):
         with self._pool.reader() as database:
             behind = not self._vectors.vec_position(database).covers(current_position(database, set_key))
         if behind:
-            with self._pool.transaction() as transaction:
+            # While somebody writes, the exact engine answers: a search does not wait.
+            with suppress(LabBusy), self._pool.transaction(waiting=False) as transaction:
                 self._vectors.sync_vec_table(transaction.database, create=True)
 
     def similarities(self, vector: Array32, *, set_key: int, context_ids: Sequence[str]) -> dict[str, Neighbour]:
@@ -318,9 +320,9 @@ class SQLiteStorage(Storage):
     # Transactions, schema, state
 
     @contextmanager
-    def transaction(self) -> Iterator[Unit]:
+    def transaction(self, *, waiting: bool = True) -> Iterator[Unit]:
         """See `Storage.transaction`."""
-        with self._transaction() as transaction:
+        with self._transaction(waiting=waiting) as transaction:
             yield _SQLiteUnit(transaction)
 
     @property

@@ -12,14 +12,20 @@ Array32 = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
 
 
-def checked(vectors: npt.ArrayLike, *, dimensions: int, what: str = "vector") -> Array32:
-    """Return vectors as a float32 array of shape (n, dimensions).
+def checked(vectors: npt.ArrayLike, *, dimensions: int, count: int | None = None, what: str = "vector") -> Array32:
+    """Return vectors as a float32 array of shape (n, dimensions), with `count` rows where that is given.
 
     Raises `InvalidVector` for another size, NaN, infinity or a zero vector: under cosine these would rank first.
     """
-    array = np.ascontiguousarray(np.atleast_2d(np.asarray(vectors, dtype=np.float32)))
+    try:
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused as that
+            array = np.ascontiguousarray(np.atleast_2d(np.asarray(vectors, dtype=np.float32)))
+    except (TypeError, ValueError) as exc:
+        raise InvalidVector(f"{what} is no array of numbers ({exc}): an encoder returns float32 rows") from exc
     if array.ndim != 2 or array.shape[1] != dimensions:
         raise InvalidVector(f"{what} has {array.shape[-1]} dimensions, the model's set has {dimensions}")
+    if count is not None and len(array) != count:
+        raise InvalidVector(f"the encoder returned {len(array)} vectors for {count} texts: it returns one for each")
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         raise InvalidVector(f"{what} {int(np.argmin(finite))} has a NaN or infinite number: encode the text again")
