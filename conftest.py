@@ -29,7 +29,7 @@ def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     """A lab in a file, with the hash encoder."""
-    with al.open(tmp_path / "lab.db", embedding_model="hash-64") as opened:
+    with al.open(tmp_path / "lab.db", embedding_model="hash-64", synchronous="OFF") as opened:
         yield opened
 
 

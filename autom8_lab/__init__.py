@@ -7,15 +7,17 @@ current one.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from .errors import (
     ConfigurationError,
     ContextExists,
     ContextNotFound,
     DamagedLab,
+    DecisionNotFound,
     DegradedSearchWarning,
     EmbeddingModelWarning,
     InvalidValue,
@@ -33,10 +35,25 @@ from .errors import (
     ReadOnlyLab,
     StorageError,
     StorageFull,
+    UnrecordedUsageWarning,
 )
 from .lab import Lab, current_lab, get_migration_status, run_migrations, use
 from .lab import open_lab as open
 from .records import Context, Report, SearchHit
+
+if TYPE_CHECKING:
+    from . import mockdata, plots
+else:
+
+    def __getattr__(name):
+        # The modules of the surface are loaded when they are asked for.
+        if name in ("mockdata", "plots"):
+            return importlib.import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
 
 __version__ = "0.1.0"
 
@@ -58,22 +75,37 @@ def _verb(method: Callable[Concatenate[Lab, Parameters], Result]) -> Callable[Pa
 
 accesses_df = _verb(Lab.accesses_df)
 cleanup = _verb(Lab.cleanup)
+compare_models = _verb(Lab.compare_models)
 contexts_df = _verb(Lab.contexts_df)
+cost_df = _verb(Lab.cost_df)
+decisions_df = _verb(Lab.decisions_df)
 delete_context = _verb(Lab.delete_context)
 embed_contexts = _verb(Lab.embed_contexts)
 get_context = _verb(Lab.get_context)
 health = _verb(Lab.health)
+latency_df = _verb(Lab.latency_df)
+ledger_df = _verb(Lab.ledger_df)
 list_contexts = _verb(Lab.list_contexts)
+model_performance_df = _verb(Lab.model_performance_df)
 pin_context = _verb(Lab.pin_context)
+record_decision = _verb(Lab.record_decision)
+record_outcome = _verb(Lab.record_outcome)
+record_usage = _verb(Lab.record_usage)
+record_usages = _verb(Lab.record_usages)
+reprice_usage = _verb(Lab.reprice_usage)
 search = _verb(Lab.search)
 search_df = _verb(Lab.search_df)
 searches_df = _verb(Lab.searches_df)
 stats = _verb(Lab.stats)
 store_context = _verb(Lab.store_context)
 store_contexts = _verb(Lab.store_contexts)
+track_usage = _verb(Lab.track_usage)
 transaction = _verb(Lab.transaction)
 unpin_context = _verb(Lab.unpin_context)
+unpriced_df = _verb(Lab.unpriced_df)
 update_context = _verb(Lab.update_context)
+usage_df = _verb(Lab.usage_df)
+use_prices = _verb(Lab.use_prices)
 
 __all__ = [
     "ConfigurationError",
@@ -81,6 +113,7 @@ __all__ = [
     "ContextExists",
     "ContextNotFound",
     "DamagedLab",
+    "DecisionNotFound",
     "DegradedSearchWarning",
     "EmbeddingModelWarning",
     "InvalidValue",
@@ -101,18 +134,32 @@ __all__ = [
     "SearchHit",
     "StorageError",
     "StorageFull",
+    "UnrecordedUsageWarning",
     "accesses_df",
     "cleanup",
+    "compare_models",
     "contexts_df",
+    "cost_df",
     "current_lab",
+    "decisions_df",
     "delete_context",
     "embed_contexts",
     "get_context",
     "get_migration_status",
     "health",
+    "latency_df",
+    "ledger_df",
     "list_contexts",
+    "mockdata",
+    "model_performance_df",
     "open",
     "pin_context",
+    "plots",
+    "record_decision",
+    "record_outcome",
+    "record_usage",
+    "record_usages",
+    "reprice_usage",
     "run_migrations",
     "search",
     "search_df",
@@ -120,8 +167,12 @@ __all__ = [
     "stats",
     "store_context",
     "store_contexts",
+    "track_usage",
     "transaction",
     "unpin_context",
+    "unpriced_df",
     "update_context",
+    "usage_df",
     "use",
+    "use_prices",
 ]

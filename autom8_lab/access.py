@@ -120,7 +120,7 @@ class AccessLog:
                 self._storage.insert("access_log", entries)
                 self._storage.insert("access_results", results)
                 self._storage.touch(last)
-        except StorageError:
+        except BaseException:
             with self._lock:
                 self._entries[:0], self._results[:0] = entries, results
             raise

@@ -57,6 +57,9 @@ class LabConfig(BaseSettings):
         None, gt=0, description="Contexts unused for longer count as removable by cleanup()."
     )
     access_log: bool = Field(True, description="Keep every search and read in the access log.")
+    prices_path: str | None = Field(
+        None, description="YAML table of your own prices (local models, negotiated rates); see use_prices."
+    )
     access_log_days: int | None = Field(None, gt=0, description="Log entries older than this go at cleanup().")
 
     @model_validator(mode="after")
@@ -122,7 +125,7 @@ def _problem(error: Any, given: dict[str, Any], document: dict[str, Any], path: 
 
 
 def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
-    """Return the settings under `database:`; a relative db_path there is meant from the file's folder."""
+    """Return the settings under `database:`; a relative path there is meant from the file's folder."""
     if not path.is_file():
         raise ConfigurationError(f"no configuration file at {path}: give the path of a YAML file")
     import yaml
@@ -138,9 +141,10 @@ def _read_yaml(path: Path, known: set[str]) -> dict[str, Any]:
     section = document.get("database", {}) if isinstance(document, dict) else document
     if not isinstance(section, dict):
         raise ConfigurationError(f"{path}: 'database:' must hold keys and values, not {type(section).__name__}")
-    db_path = section.get("db_path")
-    if isinstance(db_path, str) and db_path != ":memory:" and "://" not in db_path:
-        section = {**section, "db_path": str(path.absolute().parent / db_path)}
+    for name in ("db_path", "prices_path"):
+        place = section.get(name)
+        if isinstance(place, str) and place != ":memory:" and "://" not in place:
+            section = {**section, name: str(path.absolute().parent / place)}
     return section
 
 

@@ -6,7 +6,8 @@ LabError
 │   └── ConfigurationError
 ├── NotFound                (also a LookupError)
 │   ├── LabNotFound
-│   └── ContextNotFound
+│   ├── ContextNotFound
+│   └── DecisionNotFound
 ├── ContextExists
 ├── ModelUnavailable
 └── StorageError
@@ -21,7 +22,8 @@ LabError
 LabWarning                  (a UserWarning)
 ├── DegradedSearchWarning
 ├── PendingEmbeddingWarning
-└── EmbeddingModelWarning
+├── EmbeddingModelWarning
+└── UnrecordedUsageWarning
 """
 
 from __future__ import annotations
@@ -59,6 +61,10 @@ class LabNotFound(NotFound):
 
 class ContextNotFound(NotFound):
     """No context has that id or alias."""
+
+
+class DecisionNotFound(NotFound):
+    """No decision has that id."""
 
 
 class ContextExists(LabError):
@@ -115,6 +121,10 @@ class PendingEmbeddingWarning(LabWarning):
 
 class EmbeddingModelWarning(LabWarning):
     """The file's vectors come from another model than the configured one."""
+
+
+class UnrecordedUsageWarning(LabWarning):
+    """A decorated function did its work, but the ledger has no row of the call."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

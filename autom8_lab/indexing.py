@@ -112,6 +112,12 @@ class Index:
         if active is None:
             if not self._storage.count("context_registry"):
                 return None
+            if self._storage.in_transaction:
+                raise ModelUnavailable("the texts of this transaction get their vectors when it ends")
+            try:
+                self.encoder()
+            except ModelUnavailable as exc:
+                raise ModelUnavailable(f"{exc}; then al.embed_contexts() adds the vectors") from exc
             raise ModelUnavailable("no context has a vector yet: al.embed_contexts() adds them")
         from .vectors.similarity import checked
 

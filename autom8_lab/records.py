@@ -13,6 +13,7 @@ Metric = Literal["cosine", "l2", "dot"]
 SearchMethod = Literal["hybrid", "text", "semantic"]
 VectorEngine = Literal["auto", "sqlite-vec", "exact"]
 Fusion = Literal["scores", "rrf"]
+Frequency = Literal["h", "D", "W", "M"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,33 @@ class Condition:
     operator: Operator
     value: Any = None
     key: str | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """What rows are grouped by: a column, with `freq` the period of a time, with `key` a JSON column's top-level key."""
+
+    column: str
+    freq: Frequency | None = None
+    key: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The name of the group's column in a frame."""
+        return "period" if self.freq else self.column if self.key is None else f"{self.column}.{self.key}"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure per group: count, sum, min or max of the first of `columns` that is not empty (none: of the rows).
+
+    With `given`, only the rows in which that column is not empty take part.
+    """
+
+    name: str
+    function: Literal["count", "sum", "min", "max"]
+    columns: tuple[str, ...] = ()
+    given: str | None = None
 
 
 def html_table(rows: Iterable[tuple[Any, Any]], *, caption: str = "") -> str:

@@ -106,7 +106,8 @@ def bootstrap_mean_interval(
     if sample.size > NORMAL_APPROXIMATION_ABOVE:
         return _normal_interval(sample, tail)
     means = _resampled_means(sample, resamples, seed)
-    low, high = np.quantile(means, _bca_levels(sample, means, tail))
+    # A mean of equal values may be off by a rounding, and so outside the data.
+    low, high = np.clip(np.quantile(means, _bca_levels(sample, means, tail)), sample.min(), sample.max())
     return float(low), float(high)
 
 
@@ -124,6 +125,50 @@ def paired_bootstrap_interval(
     """
     sample = _finite("differences", differences)
     return bootstrap_mean_interval(sample, confidence=confidence, resamples=resamples, seed=seed)
+
+
+def mean_interval(values: ArrayLike, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Student's t interval (low, high) of the mean of independent values, in their unit.
+
+    Quick, and right for means of many values; of few skewed ones `bootstrap_mean_interval` is the better. NaN for
+    fewer than two values. Raises InvalidValue.
+
+    >>> low, high = mean_interval([1.0, 2.0, 3.0])
+    >>> round(low, 2), round(high, 2)
+    (-0.48, 4.48)
+    """
+    from scipy.special import stdtrit  # type: ignore[import-untyped, unused-ignore]
+
+    sample, tail = _finite("values", values), _tail(confidence)
+    if sample.size < 2:
+        return float("nan"), float("nan")
+    half = -float(stdtrit(sample.size - 1, tail)) * float(sample.std(ddof=1)) / float(sample.size) ** 0.5
+    return float(sample.mean()) - half, float(sample.mean()) + half
+
+
+def difference_interval(
+    a: tuple[ArrayLike, ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike, ArrayLike]
+) -> tuple[FloatArray, FloatArray]:
+    """Return the interval (low, high) of a difference a - b of independent estimates from their own intervals.
+
+    `a` and `b` are (estimate, low, high), each a number or an array; NaN where one of them is. From two Wilson
+    intervals this is Newcombe's. Source: Newcombe 1998, Statistics in Medicine 17 (method 10); Zou & Donner 2008,
+    Statistics in Medicine 27 (MOVER).
+
+    >>> low, high = difference_interval((0.9, 0.85, 0.94), (0.8, 0.74, 0.85))
+    >>> low.round(3), high.round(3)
+    (np.float64(0.029), np.float64(0.172))
+    """
+    import numpy as np
+
+    (mean_a, low_a, high_a), (mean_b, low_b, high_b) = (
+        [np.asarray(value, dtype=np.float64) for value in estimate] for estimate in (a, b)
+    )
+    difference = mean_a - mean_b
+    return (
+        difference - np.hypot(mean_a - low_a, high_b - mean_b),
+        difference + np.hypot(high_a - mean_a, mean_b - low_b),
+    )
 
 
 def quantiles_with_intervals(
@@ -242,7 +287,10 @@ def _quantile_ranks(n: int, p: FloatArray, tail: float) -> tuple[NDArray[np.int6
     coverage[1:][coverage[1:] < 1 - 2 * tail] = np.inf
     best = coverage.argmin(axis=0)
     chosen = pairs[best, :, np.arange(p.size)].astype(np.int64)
-    return chosen[:, 0], chosen[:, 1]
+    # With a low confidence the pair may leave out one of the two values that the estimate lies between.
+    position = (n - 1) * p
+    low, high = np.floor(position).astype(np.int64) + 1, np.ceil(position).astype(np.int64) + 1
+    return np.minimum(chosen[:, 0], low), np.maximum(chosen[:, 1], high)
 
 
 def _binomial_quantile(n: int, p: FloatArray, level: float) -> FloatArray:

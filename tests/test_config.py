@@ -133,6 +133,14 @@ def test_a_problem_in_a_file_names_the_file(yaml: Path) -> None:
             LabConfig.load()
 
 
+def test_a_problem_elsewhere_does_not_blame_the_file(yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(al.ConfigurationError, match=r"^cache_size='lots'"):
+        LabConfig.load(cache_size="lots")
+    monkeypatch.setenv("AUTOM8_CACHE_SIZE", "many")
+    with pytest.raises(al.ConfigurationError, match=r"^cache_size='many'"):
+        LabConfig.load()
+
+
 def test_a_missing_file_that_was_named_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(al.ConfigurationError, match=r"no configuration file at .*missing\.yaml: give the path"):
         LabConfig.load(config_path=tmp_path / "missing.yaml")

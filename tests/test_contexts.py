@@ -478,7 +478,7 @@ def test_the_progress_bar_is_shown_when_asked_for(empty: Lab, capsys: pytest.Cap
     empty.store_contexts(["silent"], progress=False)
     assert capsys.readouterr().err == ""
     empty.store_contexts(["one", "two"], progress=True)
-    assert "contexts" in capsys.readouterr().err
+    assert "chunks" in capsys.readouterr().err
 
 
 # The same id again
@@ -513,11 +513,21 @@ def test_a_context_stored_again_with_its_ttl_lives_from_now(any_lab: Lab, clock:
     assert any_lab.get_context("a").expires_at == START + timedelta(hours=25)
 
 
-def test_an_expired_context_stored_again_is_found_again(any_lab: Lab, clock: Clock) -> None:
+@pytest.mark.parametrize("if_exists", ["fail", "update"])
+def test_an_expired_context_stored_again_is_found_again(any_lab: Lab, clock: Clock, if_exists: Any) -> None:
     any_lab.store_context("Seen today.", context_id="a", ttl="1d")
     clock.advance(days=2)
-    any_lab.store_context("Seen today.", context_id="a")
+    any_lab.store_context("Seen today.", context_id="a", if_exists=if_exists)
     assert found(any_lab, "seen today") == ["a"]
+
+
+def test_a_weaker_wish_for_a_context_that_is_there_changes_nothing(any_lab: Lab, clock: Clock) -> None:
+    any_lab.store_context("Kept.", context_id="a", pinned=True, priority=5, ttl="9d")
+    before = any_lab.get_context("a")
+    clock.advance(hours=1)
+    rows = [{"id": "a", "content": "Kept.", "pinned": False, "priority": 1, "ttl": "1d"}]
+    assert any_lab.store_contexts(rows)["outcome"].tolist() == ["unchanged"]
+    assert any_lab.list_contexts() == [before]
 
 
 def test_an_id_that_exists_can_be_updated_by_storing_it(any_lab: Lab, clock: Clock) -> None:
@@ -964,6 +974,16 @@ def test_deleting_a_version_in_the_middle_leaves_the_first_superseded(chain: Lab
     assert found(chain, "version") == ["c"]
 
 
+def test_cleaning_up_versions_in_the_middle_leaves_the_first_superseded(chain: Lab, clock: Clock) -> None:
+    chain.store_context("Version four.", context_id="d", supersedes="c")
+    chain.update_context("b", ttl="1h")
+    chain.update_context("c", ttl="1h")
+    clock.advance(hours=1)
+    assert sorted(chain.cleanup(dry_run=False)["context_id"]) == ["b", "c"]
+    assert chain.get_context("a").superseded_by == "d"
+    assert found(chain, "version") == ["d"]
+
+
 def test_a_context_is_superseded_and_restored_by_an_update(any_lab: Lab) -> None:
     any_lab.store_context("Old.", context_id="old")
     any_lab.store_context("New.", context_id="new")
@@ -1066,6 +1086,11 @@ def test_the_age_at_which_contexts_go_can_be_given(kept: Lab, clock: Clock) -> N
         with pytest.raises(al.InvalidValue, match="older_than"):
             kept.cleanup(older_than=hostile, dry_run=False)  # type: ignore[arg-type]
     assert len(kept.contexts_df(include_expired=True)) == 6
+
+
+def test_an_old_text_that_was_imported_today_is_not_removed_today(kept: Lab) -> None:
+    kept.store_context("From last year.", context_id="imported", created_at="2025-01-01")
+    assert "imported" not in kept.cleanup()["context_id"].tolist()
 
 
 def test_without_a_policy_only_the_expired_go(any_lab: Lab, clock: Clock) -> None:

@@ -26,6 +26,12 @@ def after_import() -> set[str]:
     return modules_after("import autom8_lab as al")
 
 
+def test_the_modules_of_the_surface_are_light_too() -> None:
+    assert not {"pandas", "numpy", "scipy", "matplotlib"} & modules_after(
+        "import autom8_lab as al; al.plots, al.mockdata"
+    )
+
+
 def test_the_check_sees_a_heavy_module_that_is_loaded() -> None:
     assert "numpy" in modules_after("import autom8_lab.vectors.similarity")
 

@@ -6,8 +6,10 @@ import inspect
 import os
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlite_utils.utils import sqlite3
 
 import autom8_lab as al
 from autom8_lab.embedding import HashEncoder
+from autom8_lab.embedding.chunking import text_hash
 from autom8_lab.lab import Lab
 from autom8_lab.storage.sqlite_vectors import load_extension
 
@@ -587,6 +592,137 @@ def test_a_search_does_not_fail_or_wait_while_another_program_writes(tmp_path: P
         assert time.perf_counter() - started < 1
 
 
+def test_a_search_does_not_wait_for_a_transaction_of_another_thread(tmp_path: Path) -> None:
+    with al.open(tmp_path / "thread.db", embedding_model="hash-64", deadline_seconds=2) as lab:
+        lab.store_context("Found anyway.", context_id="a")
+        inside, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with lab.transaction():
+                inside.set()
+                done.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        inside.wait()
+        started = time.perf_counter()
+        try:
+            assert found(lab, "found anyway", method="semantic") == ["a"]
+        finally:
+            done.set()
+            thread.join()
+        assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize("engine", ["sqlite-vec", "exact"])
+def test_what_was_deleted_takes_no_place_among_the_nearest(engine: str) -> None:
+    with al.open(":memory:", embedding_model="hash-64", vector_engine=engine) as lab:
+        lab.store_contexts([{"id": f"{number:03}", "content": f"Same words {number}"} for number in range(120)])
+        assert len(found(lab, "same words", method="semantic", k=5)) == 5
+        for context in lab.search("same words", method="semantic", k=110):
+            lab.delete_context(context.context.id)
+        left = {context.id for context in lab.list_contexts()}
+        assert len(left) == 10
+        assert set(found(lab, "same words", method="semantic", k=10)) == left
+
+
+@pytest.mark.parametrize("engine", ["sqlite-vec", "exact"])
+def test_a_search_inside_a_transaction_leaves_nothing_of_it_in_memory(engine: str) -> None:
+    with al.open(":memory:", embedding_model="hash-64", vector_engine=engine) as lab:
+        lab.store_contexts([{"id": "a", "content": "Red words."}, {"id": "b", "content": "Blue words."}])
+        assert set(found(lab, "words", method="semantic")) == {"a", "b"}
+        with pytest.raises(RuntimeError), lab.transaction():
+            lab.delete_context("a")
+            assert found(lab, "words", method="semantic") == ["b"]
+            raise RuntimeError
+        assert set(found(lab, "words", method="semantic")) == {"a", "b"}
+
+
+# Any sequence of verbs
+
+NAMES = st.sampled_from("abc")
+TEXTS = st.sampled_from(["red", "green red", "one two three four five six seven\n\neight nine ten red green"])
+TOPICS = st.none() | st.sampled_from(["t", "u"])
+POLICIES = st.sampled_from(["fail", "update", "skip"])
+ROWS = st.fixed_dictionaries(
+    {"id": NAMES | st.none(), "content": TEXTS, "topic": TOPICS}, optional={"supersedes": NAMES}
+)
+STEPS = st.one_of(
+    st.tuples(
+        st.just("store_contexts"), st.tuples(st.lists(ROWS, max_size=3)), st.fixed_dictionaries({"if_exists": POLICIES})
+    ),
+    st.tuples(st.just("update_context"), st.tuples(NAMES), st.fixed_dictionaries({"content": TEXTS})),
+    st.tuples(st.just("update_context"), st.tuples(NAMES), st.fixed_dictionaries({"superseded_by": NAMES | st.none()})),
+    st.tuples(st.just("update_context"), st.tuples(NAMES), st.fixed_dictionaries({"topic": TOPICS})),
+    st.tuples(st.just("delete_context"), st.tuples(NAMES), st.just({})),
+    st.tuples(
+        st.just("search"), st.tuples(TEXTS), st.fixed_dictionaries({"method": st.sampled_from(["semantic", "hybrid"])})
+    ),
+    st.tuples(st.just("embed_contexts"), st.tuples(st.sampled_from(["hash-16", "hash-8"])), st.just({})),
+    st.tuples(st.just("cleanup"), st.just(()), st.fixed_dictionaries({"dry_run": st.just(False)})),
+)
+Step = tuple[str, tuple[Any, ...], dict[str, Any]]
+# Groups of steps: outside a transaction, in one that lands, in one that is taken back.
+GROUPS = st.lists(
+    st.tuples(st.sampled_from(["plain", "landing", "taken back"]), st.lists(STEPS, max_size=5)), max_size=4
+)
+
+
+def work_through(lab: Lab, steps: Sequence[Step]) -> None:
+    for verb, arguments, options in steps:
+        with suppress(al.LabError):  # an id that is unknown or taken, a circle, a build inside a transaction
+            getattr(lab, verb)(*arguments, **options)
+
+
+def assert_in_step(path: Path) -> None:
+    """Check in the file that words, chunks, vectors and ids are those of the texts, and no others."""
+    connection = sqlite3.connect(path)
+    load_extension(connection)
+    connection.execute("INSERT INTO context_registry_fts (context_registry_fts, rank) VALUES ('integrity-check', 1)")
+    connection.close()
+    assert in_the_file(path, "PRAGMA foreign_key_check") == []
+    texts = dict(in_the_file(path, "SELECT context_key, content FROM context_registry"))
+    chunks = in_the_file(
+        path,
+        "SELECT context_key, start_char, end_char, chunk_hash, model_id, state, chunk_key"
+        " FROM context_chunks JOIN embedding_sets USING (set_key)",
+    )
+    assert all(text_hash(texts[row[0]][row[1] : row[2]]) == row[3] for row in chunks)
+    assert set(in_the_file(path, "SELECT chunk_hash, model_id FROM embeddings")) == {row[3:5] for row in chunks}
+    active = [row for row in chunks if row[5] == "active"]
+    assert {row[0] for row in active} == texts.keys()
+    if in_the_file(path, "SELECT 1 FROM sqlite_master WHERE name = 'vec_embeddings'"):
+        assert {row[0] for row in in_the_file(path, "SELECT chunk_key FROM vec_embeddings")} == {
+            row[6] for row in active
+        }
+    names = in_the_file(path, "SELECT id FROM context_registry UNION ALL SELECT alias FROM context_aliases")
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.filterwarnings("ignore::autom8_lab.EmbeddingModelWarning")
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(groups=GROUPS, engine=st.sampled_from(["auto", "exact"]))
+def test_any_sequence_of_verbs_leaves_words_vectors_and_ids_in_step(
+    tmp_path: Path, groups: list[tuple[str, list[Step]]], engine: str
+) -> None:
+    path = tmp_path / f"{uuid.uuid4().hex}.db"
+    small = {"embedding_model": "hash-16", "synchronous": "OFF", "chunk_tokens": 8, "chunk_overlap_tokens": 0}
+    everything: dict[str, Any] = {"method": "semantic", "include_superseded": True, "include_expired": True}
+    with al.open(path, vector_engine=engine, **small) as lab:
+        for kind, steps in groups:
+            with suppress(RuntimeError), nullcontext() if kind == "plain" else lab.transaction():
+                work_through(lab, steps)
+                if kind == "taken back":
+                    raise RuntimeError
+        answer = [(hit.context.id, hit.similarity, hit.chunk) for hit in lab.search("red green", **everything)]
+        assert_in_step(path)
+    with al.open(path, vector_engine="exact", **small) as again:
+        # What a lab keeps in memory between its own writes is what a fresh one reads from the file.
+        assert [
+            (hit.context.id, hit.similarity, hit.chunk) for hit in again.search("red green", **everything)
+        ] == answer
+
+
 # Models
 
 
@@ -748,6 +884,15 @@ def test_an_empty_lab_can_be_given_a_model(hooked: Lab) -> None:
     assert (report["model"], report["contexts_embedded"]) == ("hash-32@1", 0)
     hooked.store_context("Text.", context_id="a")
     assert hooked.stats()["embedding_model"] == "hash-32@1"
+
+
+def test_a_lab_is_not_closed_inside_its_own_transaction(hooked: Lab) -> None:
+    with hooked.transaction():
+        hooked.store_context("Text.", context_id="a")
+        with pytest.raises(al.LabError, match="leave the block first"):
+            hooked.close()
+    assert not hooked.closed
+    assert found(hooked, "text", method="semantic") == ["a"]
 
 
 def test_embedding_everything_has_transactions_of_its_own(hooked: Lab) -> None:

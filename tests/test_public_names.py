@@ -5,8 +5,11 @@ from __future__ import annotations
 import inspect
 import types
 
+import pytest
+
 import autom8_lab as al
 
+MODULES = {"mockdata", "plots"}  # loaded when they are asked for
 ERRORS = {name for name in vars(al.errors) if isinstance(getattr(al.errors, name), type) and not name.startswith("_")}
 
 
@@ -20,7 +23,9 @@ def test_all_is_sorted_and_names_everything_public() -> None:
     }
     assert al.__all__ == sorted(al.__all__)
     # What is imported to make the verbs is no part of the surface.
-    assert public - {"annotations", "Callable", "Parameters", "Result", "Concatenate"} == set(al.__all__)
+    made_of = {"annotations", "Callable", "Parameters", "Result", "Concatenate", "TYPE_CHECKING"}
+    assert public - made_of == set(al.__all__) - MODULES
+    assert set(al.__all__) <= set(dir(al))
 
 
 def test_every_error_and_warning_is_public() -> None:
@@ -39,6 +44,11 @@ def test_every_method_of_a_lab_is_a_verb_with_its_signature_and_docstring() -> N
         verb, method = getattr(al, name), getattr(al.Lab, name)
         assert list(inspect.signature(verb).parameters) == list(inspect.signature(method).parameters)[1:], name
         assert inspect.getdoc(verb) == inspect.getdoc(method), name
+
+
+def test_an_unknown_name_says_so() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'serch_df'"):
+        al.serch_df  # noqa: B018
 
 
 def test_a_verb_takes_one_positional_argument_and_the_rest_by_name() -> None:

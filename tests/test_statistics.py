@@ -17,6 +17,8 @@ from autom8_lab.statistics import (
     NORMAL_APPROXIMATION_ABOVE,
     bootstrap_mean_interval,
     clopper_pearson_interval,
+    difference_interval,
+    mean_interval,
     paired_bootstrap_interval,
     quantiles_with_intervals,
     tokens_per_second,
@@ -324,3 +326,38 @@ def test_importing_the_module_loads_neither_numpy_nor_scipy():
     code = "import sys, autom8_lab.statistics; print({'scipy', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# Means and differences
+
+
+def test_the_interval_of_a_mean_is_scipys_t_interval() -> None:
+    sample = np.random.default_rng(0).exponential(size=30)
+    expected = stats.t.interval(0.9, 29, loc=sample.mean(), scale=stats.sem(sample))
+    assert mean_interval(sample, confidence=0.9) == pytest.approx(expected)
+    assert all(np.isnan(bound) for bound in mean_interval([1.0]))
+    with pytest.raises(InvalidValue, match="values contains nan"):
+        mean_interval([1.0, float("nan")])
+
+
+def test_newcombes_published_example_of_two_rates() -> None:
+    # Newcombe 1998, table II, example (a): 56/70 against 48/80, method 10
+    parts = [(k / n, *wilson_interval(k, n)) for k, n in ((56, 70), (48, 80))]
+    low, high = difference_interval(*parts)
+    assert (round(float(low), 4), round(float(high), 4)) == (0.0524, 0.3339)
+
+
+def test_a_difference_without_one_of_its_intervals_is_nan() -> None:
+    low, high = difference_interval(([0.5, 0.5], [0.4, np.nan], [0.6, np.nan]), ([0.3, 0.3], [0.2, 0.2], [0.4, 0.4]))
+    assert np.isnan(low).tolist() == np.isnan(high).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("p", "q", "n", "m"), [(0.9, 0.8, 60, 200), (0.5, 0.5, 40, 40), (0.97, 0.95, 300, 150)])
+def test_intervals_of_a_difference_of_rates_cover_93_to_97_percent(p: float, q: float, n: int, m: int) -> None:
+    draw = np.random.default_rng(7)
+    parts = []
+    for rate, size in ((p, n), (q, m)):
+        successes = draw.binomial(size, rate, size=4_000)
+        parts.append((successes / size, *wilson_interval(successes, size)))
+    low, high = difference_interval(*parts)
+    assert 0.93 <= ((low <= p - q) & (p - q <= high)).mean() <= 0.97

@@ -567,7 +567,7 @@ def test_a_process_killed_in_the_middle_of_going_back_leaves_the_version_it_was_
     assert [name for (name,) in rows] == [*STEPS, "m900_another_step"]
 
 
-FILES = 5
+FILES = 4
 OPEN_TOGETHER = (
     f"FILES = {FILES}"
     + """

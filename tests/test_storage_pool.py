@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlite_utils.utils import sqlite3
 
 import autom8_lab as al
 from autom8_lab.lab import Lab
@@ -44,6 +45,15 @@ def any_lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     place = ":memory:" if request.param == "memory" else tmp_path / "any.db"
     with al.open(place, embedding_model=MODEL, deadline_seconds=5) as lab:
         yield lab
+
+
+@pytest.fixture
+def often_switching() -> Iterator[None]:
+    """Threads take turns a thousand times as often, so that what one must not interrupt is interrupted."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 @contextmanager
@@ -228,6 +238,44 @@ def test_a_thread_that_waits_for_another_threads_transaction_says_so_at_the_dead
         assert threads.submit(lab.store_context, "Yours.", context_id="yours").result(timeout=5) == "yours"
 
 
+HOLD = """
+import sys
+from sqlite_utils.utils import sqlite3
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN EXCLUSIVE")
+print("ready", flush=True)
+sys.stdin.readline()
+connection.execute("ROLLBACK")
+connection.close()
+"""
+
+
+@pytest.mark.parametrize("version", [None, 0, 3])
+def test_opening_waits_for_a_process_that_is_making_or_migrating_the_file(tmp_path: Path, version: int | None) -> None:
+    # Before it is a WAL file, one writer keeps everybody out, readers too.
+    path = tmp_path / "new.db"
+    if version is None:
+        path.touch()
+    else:
+        al.run_migrations(path, to=version)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+
+    def store() -> list[str]:
+        with al.open(path, embedding_model=MODEL, busy_timeout_ms=1, deadline_seconds=20) as lab:
+            lab.store_context("At last.", context_id="a")
+            return ids(lab)
+
+    with child(HOLD, path) as process, ThreadPoolExecutor() as threads:
+        opening = threads.submit(store)
+        time.sleep(0.3)
+        assert not opening.done()
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert opening.result(timeout=20) == ["a"]
+
+
 COUNT = """
 import sys
 from autom8_lab.storage.pool import ConnectionPool
@@ -255,7 +303,7 @@ lab.close()
 """
 
 
-@pytest.mark.parametrize(("code", "busy_timeout_ms"), [(COUNT, 0), (COUNT, 1_000), (COUNT_BY_VERBS, 1_000)])
+@pytest.mark.parametrize(("code", "busy_timeout_ms"), [(COUNT, 0), (COUNT_BY_VERBS, 1_000)])
 def test_four_processes_that_read_and_then_write_lose_no_count(path: Path, code: str, busy_timeout_ms: int) -> None:
     with al.open(path, embedding_model=MODEL) as lab:
         lab.store_context("A counter.", context_id="counter")
@@ -390,14 +438,21 @@ def test_a_transaction_is_seen_by_asyncio_to_thread_and_by_nobody_else(path: Pat
         assert lab.stats()["without_vectors"] == 0
 
 
-def test_verbs_gathered_inside_one_transaction_all_land(any_lab: Lab) -> None:
+def test_verbs_gathered_inside_one_transaction_all_land(any_lab: Lab, often_switching: None) -> None:
+    def store_and_pin(number: int) -> None:
+        any_lab.store_context(f"Text {number}.", context_id=f"{number:02}")
+        with suppress(ZeroDivisionError), any_lab.transaction():
+            any_lab.pin_context(f"{number:02}")
+            1 / (number % 3)  # every third savepoint fails
+
     async def main() -> None:
         with any_lab.transaction():
-            tasks = [asyncio.to_thread(any_lab.store_context, f"Text {n}.", context_id=f"{n:02}") for n in range(20)]
-            await asyncio.gather(*tasks)
+            await asyncio.gather(*(asyncio.to_thread(store_and_pin, number) for number in range(60)))
 
     asyncio.run(main())
-    assert ids(any_lab) == [f"{n:02}" for n in range(20)]
+    assert ids(any_lab) == [f"{number:02}" for number in range(60)]
+    pinned = [context.id for context in any_lab.list_contexts(pinned=True)]
+    assert sorted(pinned) == [f"{number:02}" for number in range(60) if number % 3]
     assert any_lab.stats()["without_vectors"] == 0
 
 
@@ -421,6 +476,8 @@ def test_a_second_task_of_one_thread_is_refused_at_once_and_the_first_ones_trans
         await entered.wait()
         with pytest.raises(al.LabBusy, match="another task"):
             any_lab.store_context("Second.", context_id="second")
+        with suppress(al.LabBusy):  # in memory there is one connection; a file has others to read from
+            assert ids(any_lab) == []
         refused.set()
 
     async def main() -> None:

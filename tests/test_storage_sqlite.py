@@ -670,7 +670,7 @@ def test_model_performance_is_the_ledger_summed_up_and_follows_it(storage: SQLit
                 ("quality_mean", "quality_score"),
             ):
                 assert line[name] == (pytest.approx(statistics.mean(known(column))) if known(column) else None)
-            times = [row["at"].isoformat(timespec="microseconds") for row in calls]
+            times = [row["at"] for row in calls]
             assert (line["first_at"], line["last_at"]) == (min(times), max(times))
 
     call = dict.fromkeys(

@@ -70,7 +70,7 @@ def test_a_long_value_is_shortened_for_a_message() -> None:
 
 def test_a_value_that_cannot_be_shown_does_not_hide_the_message() -> None:
     for value in (10**5_000, [10**5_000]):  # Python refuses to write so many digits
-        with pytest.raises(al.InvalidValue, match="^priority="):
+        with pytest.raises(al.InvalidValue, match=r"^priority="):
             validation.integer_value(value, "priority")
 
 

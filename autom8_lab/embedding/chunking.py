@@ -48,11 +48,26 @@ def chunk_text(
     capacity = min(chunk_tokens, encoder.max_tokens)
     if token_count <= capacity:
         return [Chunk(0, 0, len(text), text_hash(text))]
-    splitter = _splitter(text, encoder, capacity, min(overlap_tokens, capacity - 1), format)
-    return [
-        Chunk(position, start, start + len(piece), text_hash(piece))
-        for position, (start, piece) in enumerate(splitter.chunk_indices(text))
-    ]
+    # Where the model reads less than was asked for, the overlap shrinks with the chunks.
+    overlap = min(overlap_tokens * capacity // chunk_tokens, capacity - 1)
+    spans = _worth_a_vector(text, _splitter(text, encoder, capacity, overlap, format).chunk_indices(text))
+    return [Chunk(position, start, end, text_hash(text[start:end])) for position, (start, end) in enumerate(spans)]
+
+
+def _worth_a_vector(text: str, pieces: Sequence[tuple[int, str]]) -> list[tuple[int, int]]:
+    """Return the spans of the pieces, white space on its own given to its neighbour."""
+    spans: list[tuple[int, int]] = []
+    start_of_next: int | None = None
+    for start, piece in pieces:
+        end = start + len(piece)
+        if piece.strip():
+            spans.append((start if start_of_next is None else start_of_next, end))
+            start_of_next = None
+        elif spans:
+            spans[-1] = (spans[-1][0], end)
+        else:
+            start_of_next = start if start_of_next is None else start_of_next
+    return spans or [(0, len(text))]
 
 
 def _splitter(text: str, encoder: Encoder, capacity: int, overlap: int, format: ChunkFormat):  # type: ignore[no-untyped-def]

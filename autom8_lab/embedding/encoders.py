@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ConfigurationError

@@ -7,16 +7,16 @@ the price book when it is recorded. What a reader of the ledger should find is p
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InvalidValue
 from ..lab import Lab
 from ..records import Report
-from ..validation import moment, positive_integer
+from ..validation import integer_value, is_missing, moment, positive_integer
 from .draws import draw_calls, draw_requests
-from .profiles import MODELS, SHADOW_SHARE, ModelProfile, place_events
+from .profiles import MODELS, SHADOW_SHARE, SOURCE, ModelProfile, place_events
 from .rows import context_rows, decision_rows, event_rows, usage_rows
 
 if TYPE_CHECKING:
@@ -74,6 +74,9 @@ def traffic(
     count = days * positive_integer(calls_per_day, "calls_per_day", at_most=1_000_000)
     if not models:
         raise InvalidValue("models is empty: give at least one ModelProfile, or leave it out")
+    for name, value in {"seed": seed, "incidents": incidents}.items():
+        if integer_value(value, name) < 0:
+            raise InvalidValue(f"{name}={value}: give a whole number of at least 0")
     if not 0 <= drift <= 1:
         raise InvalidValue(f"drift={drift}: give how much quality is lost, from 0 to 1")
     end = moment(until, "until").replace(hour=0, minute=0, second=0, microsecond=0)
@@ -107,7 +110,8 @@ def fill(
 
     Takes what `traffic` takes; `until` is the lab's today if not given. Everything lands together or not at all, and
     a repeated call with the same arguments changes nothing. Raises `InvalidValue` where the lab holds rows that are
-    not mock ones, unless `allow_mixed`.
+    not mock ones, unless `allow_mixed`: they stay apart by `source`. Some 2,000 calls a second with their decisions;
+    for a large ledger alone, `lab.record_usages(traffic(…, decisions=False).usage)`.
 
     >>> fill(lab, days=2, calls_per_day=20, seed=7)["usage_rows"]
     40
@@ -118,8 +122,36 @@ def fill(
     made = traffic(
         days, calls_per_day=calls_per_day, seed=seed, until=day, models=models, incidents=incidents, drift=drift
     )
-    raise NotImplementedError(made)
+    with lab.transaction():
+        lab.store_contexts(made.contexts, if_exists="skip")
+        ids = {row["decision_id"]: _decide(lab, row) for row in made.decisions.to_dict("records")}
+        lab.record_usages(made.usage.assign(decision_id=made.usage["decision_id"].map(ids)))
+    return Report(contexts=len(made.contexts), decisions=len(made.decisions), usage_rows=len(made.usage))
+
+
+def _decide(lab: Lab, row: dict[Hashable, Any]) -> str:
+    """Record a decision and its outcome, and return the id that the lab gave it."""
+    outcome = {"quality_score", "success", "outcome_at"}
+    fields: dict[str, Any] = {
+        str(name): value for name, value in row.items() if name not in outcome and name != "decision_id"
+    }
+    decision_id = lab.record_decision(**fields)
+    quality = None if is_missing(row["quality_score"]) else row["quality_score"]
+    lab.record_outcome(decision_id, quality_score=quality, success=row["success"], at=row["outcome_at"])
+    return decision_id
 
 
 def _refuse_real_rows(lab: Lab) -> None:
-    raise NotImplementedError
+    mock = lab.list_contexts(source=SOURCE, include_expired=True, include_superseded=True)
+    calls = lab.usage_df(by="source")
+    decisions = lab.decisions_df()
+    real = {
+        "contexts": lab.stats()["contexts"] - len(mock),
+        "decisions": int((decisions["source"] != SOURCE).sum()),
+        "calls": int(calls["calls"][calls["source"] != SOURCE].sum()),
+    }
+    found = ", ".join(f"{count:,} {name}" for name, count in real.items() if count)
+    if found:
+        raise InvalidValue(
+            f"{lab} holds {found} that are not mock data: fill a lab of its own, or give allow_mixed=True"
+        )

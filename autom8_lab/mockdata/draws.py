@@ -17,6 +17,8 @@ from .profiles import (
     INCIDENT_SLOWDOWN,
     JUDGED_SHARE,
     OPERATIONS,
+    POLICY_SHARPNESS,
+    PRICE_WEIGHT,
     TIMEOUT_MS,
     USUAL_ERRORS,
     WEEKDAY_WEIGHTS,
@@ -78,8 +80,8 @@ def draw_requests(
     # The router does not know the complexity, it estimates it.
     estimate = np.clip(complexity + generator.normal(0, 0.08, count), 0, 1).round(3)
     version = np.where(at_us < microseconds(start) + days * 43_200_000_000, 1, 2)
-    scores = expected_quality(models, estimate) - 0.3 * np.array([[item.expense] for item in models])
-    sharpness = np.where(version == 1, 1 / 0.10, 1 / 0.05)
+    scores = expected_quality(models, estimate) - PRICE_WEIGHT * np.array([[item.expense] for item in models])
+    sharpness = np.where(version == 1, *POLICY_SHARPNESS)
     weight = np.exp((scores - scores.max(axis=0)) * sharpness)
     probability = (1 - EXPLORATION) * weight / weight.sum(axis=0) + EXPLORATION / len(models)
     drawn = generator.random(count) > probability.cumsum(axis=0)

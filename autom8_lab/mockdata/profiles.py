@@ -10,6 +10,9 @@ from typing import NamedTuple
 SOURCE = "mock"
 SHADOW_SHARE = 0.1
 JUDGED_SHARE = 0.7
+# The router scores a model by expected quality - weight × expense, and draws by softmax of sharpness × score.
+PRICE_WEIGHT = 0.3
+POLICY_SHARPNESS = (15.0, 30.0)
 EXPLORATION = 0.1
 CACHE_MINUTES = 60
 CACHED_FROM_TOKENS = 1_024
@@ -134,7 +137,7 @@ def place_events(
         begin = day + timedelta(hours=13)
         finish = begin + timedelta(hours=INCIDENT_HOURS)
         spans.append(Span("incident", struck.model, begin, finish, INCIDENT_SLOWDOWN))
-    spans.append(Span("policy 2", None, start + timedelta(days / 2), end, 0.5))
+    spans.append(Span("policy 2", None, start + timedelta(days / 2), end, POLICY_SHARPNESS[1] / POLICY_SHARPNESS[0]))
     if drift:
         spans.append(Span("drift", models[-1].model, start + timedelta(hours=round(24 * days * 0.6)), end, -drift))
     return sorted(spans, key=lambda span: (span.at, span.event))

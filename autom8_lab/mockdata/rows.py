@@ -20,7 +20,6 @@ CONTEXT_COLUMNS = {
     "context_id": "str",
     "content": "str",
     "topic": "str",
-    "summary": "str",
     "source": "str",
     "priority": "int64",
     "created_at": TIME,
@@ -34,7 +33,7 @@ NOTE_HOURS = 24
 
 
 def event_rows(events: Sequence[Span]) -> pd.DataFrame:
-    """Return what was put into the traffic: a slowdown factor, a change of mean quality, a softmax temperature ratio."""
+    """Return what was put into the traffic: how many times slower or sharper, or how much worse."""
     return frame([span._asdict() for span in events], EVENT_COLUMNS)
 
 
@@ -93,9 +92,10 @@ def usage_rows(
     operation = requests.operation[calls.request]
     prompts = _numbered(f"{run}-", calls.request)
     tasks = zip(prompts, calls.shadow.tolist(), strict=True)
-    decided = np.where(
-        calls.shadow | (not decisions), None, np.array([f"mock-{name}" for name in prompts], dtype=object)
-    )
+    decided = [
+        None if shadow or not decisions else f"mock-{name}"
+        for name, shadow in zip(prompts, calls.shadow.tolist(), strict=True)
+    ]
     return pd.DataFrame(
         {
             "at": _times(calls.at_us),
@@ -157,6 +157,7 @@ def decision_rows(
             "complexity_score": estimates,
             "quality_score": quality,
             "success": (calls.error[first] < 0) & ~(quality < GOOD_ENOUGH),
+            "outcome_at": _times(requests.at_us[:count] + (calls.latency_ms[first] * 1_000).astype(np.int64)),
             "context_ids": _seen(requests, events, count),
             "source": _labels([SOURCE], np.zeros_like(operation)),
             "source_id": pd.array(prompts, dtype="str"),

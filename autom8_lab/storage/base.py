@@ -6,15 +6,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..records import Chunk, Condition, Nearest, Neighbour, TextMatch
+from ..records import Chunk, Condition, Group, Measure, Nearest, Neighbour, TextMatch
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..vectors.similarity import Array32
+
+    Columnar = NDArray[Any] | Sequence[Any]
 
 Row = dict[str, Any]
 Where = Sequence[Condition]
+
+
+class Coded(NamedTuple):
+    """A column of texts: `values[codes]`, where code -1 stands for nothing; as `pandas.Categorical.from_codes` takes."""
+
+    codes: NDArray[np.int64]
+    values: list[str]
 
 
 class Unit(ABC):
@@ -63,6 +75,52 @@ class Storage(ABC):
         limit: int | None = None,
     ) -> list[Row]:
         """Return matching rows; a column in `order_by` that starts with "-" sorts descending."""
+
+    @abstractmethod
+    def append(
+        self, table: str, columns: Mapping[str, Columnar], *, unique: Sequence[str]
+    ) -> tuple[list[int], list[bool]]:
+        """Add rows given by columns of equal length and return for each its key, and whether it is new.
+
+        A row whose `unique` columns are taken, in the table or further up, is left out and gets the key of the one
+        that is there; a None among them is never taken. Columns are NumPy arrays (NaN and NaT for nothing; times are
+        datetime64[us] in UTC) or lists of what `insert` takes. The table's key is a number that the back end gives.
+        """
+
+    @abstractmethod
+    def update_each(self, table: str, columns: Mapping[str, Columnar], *, key: str) -> int:
+        """Change many rows, each by its key: `columns` holds the key and the new values. Returns how many there were."""
+
+    @abstractmethod
+    def columns(
+        self,
+        table: str,
+        names: Sequence[str],
+        *,
+        keys: Sequence[Group] = (),
+        where: Where = (),
+        order_by: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> dict[str, NDArray[Any] | Coded]:
+        """Return columns of the matching rows: the quick way to many rows. Without `order_by` they come in any order.
+
+        Numbers and flags are float64 (NaN for nothing), times datetime64[us] in UTC, texts `Coded`, and JSON its text.
+        `keys` are JSON columns' keys to be read as columns of their own, as texts named like "metadata.team".
+        """
+
+    @abstractmethod
+    def aggregate(
+        self, table: str, *, by: Sequence[Group], measures: Sequence[Measure], where: Where = ()
+    ) -> dict[str, list[Any]]:
+        """Group the matching rows and return a column per group and measure, ordered by the groups, None first.
+
+        A group's column is named like its own, with a key like "metadata.team" (texts, other values as JSON), with a
+        frequency "period": the period's first instant, aware; weeks begin on Monday. A sum of nothing is None.
+        """
+
+    @abstractmethod
+    def stamp(self) -> Any:
+        """Return a value that is another one after each change of the database by anyone; None while one is going on."""
 
     @abstractmethod
     def count(self, table: str, *, where: Where = ()) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from sqlite_utils import Database
 from sqlite_utils.db import ForeignKey
 from sqlite_utils.migrations import Migrations
+from sqlite_utils.utils import sqlite3
 
 Step = Callable[[Database], None]
 SET_NAME = "autom8_lab"
@@ -27,6 +28,17 @@ def reverse_of(forward: Step) -> Callable[[Step], Step]:
 def _drop(database: Database, *names: str) -> None:
     for name in names:
         database.table(name).drop()
+
+
+def _drop_virtual(database: Database, name: str) -> None:
+    try:
+        _drop(database, name)
+    except sqlite3.OperationalError:
+        # Its extension is not here: take its entry out of the schema, and then the tables that it kept.
+        database.execute("PRAGMA writable_schema = ON")
+        database.conn.execute("DELETE FROM sqlite_master WHERE type = 'table' AND name = ?", [name])
+        database.execute("PRAGMA writable_schema = RESET")
+        _drop(database, *(table for table in database.table_names() if table.startswith(f"{name}_")))
 
 
 def _reference(table: str, column: str, other: str, other_column: str, action: str) -> ForeignKey:
@@ -176,7 +188,7 @@ def m002_embeddings(database: Database) -> None:
 @reverse_of(m002_embeddings)
 def _(database: Database) -> None:
     if database.table("vec_embeddings").exists():
-        _drop(database, "vec_embeddings")
+        _drop_virtual(database, "vec_embeddings")
     _drop(database, "index_state", "context_chunks", "chunk_deletions", "embeddings", "embedding_sets")
 
 
@@ -201,6 +213,7 @@ def m003_text_index(database: Database) -> None:
 
 @reverse_of(m003_text_index)
 def _(database: Database) -> None:
+    database.execute("DROP TRIGGER context_registry_au")
     database.table("context_registry").disable_fts()
 
 

@@ -18,13 +18,18 @@ TIMES = {
     "activated_at",
     "expires_at",
     "outcome_at",
+    "first_at",
+    "last_at",
 }
 DOCUMENTS = {"metadata", "candidates", "filters", "evidence"}
 FLAGS = {"pinned", "success"}
+PLAIN = {str, int, float, bytes}  # what SQLite takes as it is
 
 
 def encoded(value: Any) -> Any:
     """Return the value as SQLite stores it: UTC text for times, numbers for flags, JSON for containers."""
+    if value is None or type(value) in PLAIN:
+        return value
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="microseconds")
     if isinstance(value, date):
@@ -80,6 +85,8 @@ def _one(condition: Condition, column: str) -> tuple[str, list[Any]]:
 
 
 def _json_key(condition: Condition, column: str) -> tuple[str, list[Any]]:
+    if condition.operator not in ("=", "in"):
+        raise InvalidValue(f"{column}[{condition.key!r}] {condition.operator}: a key is compared by = or in")
     # json_each, not a path: any text is a legal key, and its type column tells true from 1.
     wanted = condition.value if condition.operator == "in" else [condition.value]
     tests: list[str] = []

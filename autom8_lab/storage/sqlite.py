@@ -26,9 +26,10 @@ from ..errors import (
 )
 from ..records import Chunk, Condition, Nearest, Neighbour, TextMatch
 from . import migrations, sqlite_text
-from .base import Row, Storage, Unit, Where
+from .base import Row, Unit, Where
 from .pool import MEMORY, ConnectionPool, Transaction
 from .sql import decoded, encoded, order_clause, where_clause
+from .sqlite_columns import SQLiteColumns
 from .sqlite_vectors import SQLiteVectors, current_position, load_extension
 
 if TYPE_CHECKING:
@@ -55,18 +56,19 @@ class _SQLiteUnit(Unit):
             operation(*arguments, **options)
 
 
-class SQLiteStorage(Storage):
+class SQLiteStorage(SQLiteColumns):
     """A lab in one SQLite file, or in memory. Opening migrates an older file and refuses a newer or foreign one."""
 
     def __init__(self, config: LabConfig, *, migrate: bool = True) -> None:
         self.path = config.db_path
         self._columns_of: dict[str, dict[str, Any]] = {}
         self._vectors = SQLiteVectors(metric=config.metric, engine=config.vector_engine)
-        exists = _look_at(self.path, read_only=config.read_only)
-        self.read_only = config.read_only or (exists and not os.access(self.path, os.W_OK))
+        _look_at(self.path, read_only=config.read_only)
+        refusal = _why_read_only(self.path, asked=config.read_only)
+        self.read_only = refusal is not None
         self._pool = ConnectionPool(
             self.path,
-            read_only=self.read_only,
+            read_only=refusal,
             max_readers=config.max_connections,
             busy_timeout_ms=config.busy_timeout_ms,
             deadline_seconds=config.deadline_seconds,
@@ -85,10 +87,11 @@ class SQLiteStorage(Storage):
         self._vectors.missing = load_extension(connection)
 
     def _open(self, *, migrate: bool) -> None:
-        if self._pool.in_memory or not Path(self.path).exists() or Path(self.path).stat().st_size == 0:
+        if not self.read_only and (self._pool.in_memory or Path(self.path).stat().st_size == 0):
             with self._pool.exclusive() as database:
-                database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        status = self.migration_status()
+                self._pool.retry(lambda: database.execute(f"PRAGMA application_id = {APPLICATION_ID}"))
+        # Before it is a WAL file, whoever makes or migrates it keeps readers out too.
+        status = self._pool.retry(self.migration_status)
         if not migrate:
             return
         if self.read_only:
@@ -123,8 +126,8 @@ class SQLiteStorage(Storage):
     def _write(self, operation: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Transaction]:
         # Nested operations of one operation are part of it: only the outermost goes into the journal.
         outer = self._pool.current_transaction
-        mark = len(outer.journal) if outer else 0
         with self._transaction() as transaction:
+            mark = len(transaction.journal)
             yield transaction
             if outer:
                 transaction.journal[mark:] = [(operation, arguments, options)]
@@ -143,6 +146,8 @@ class SQLiteStorage(Storage):
         if not rows:
             return 0
         names = list(rows[0])
+        if odd := next((row for row in rows if row.keys() != rows[0].keys()), None):
+            raise InvalidValue(f"rows for {table} differ in their columns: {sorted(set(odd) ^ set(names))}")
         with self._write(self.insert, table, rows, ignore_existing=ignore_existing) as transaction:
             columns = self._columns(transaction.database, table)
             self._refuse_unknown(table, names, columns)
@@ -341,10 +346,12 @@ class SQLiteStorage(Storage):
                     f"{self.path} has migrations that this version does not know ({', '.join(unknown)}): "
                     "upgrade with pip install -U autom8_lab; the file was not touched"
                 )
-            tables = database.table_names()
-            if not done and tables and migrations.migrations.migrations_table not in tables:
+            tables = set(database.table_names()) - {migrations.migrations.migrations_table, "sqlite_sequence"}
+            application_id = database.execute("PRAGMA application_id").fetchone()[0]
+            if not done and application_id != APPLICATION_ID and (tables or application_id):
                 raise NotALab(
-                    f"{self.path} is an SQLite file of another program (it has {', '.join(sorted(tables)[:3])}): "
+                    f"{self.path} is an SQLite file of another program (it has "
+                    f"{', '.join(sorted(tables)[:3]) or f'application_id {application_id}'}): "
                     "give another path; the file was not touched"
                 )
         return {
@@ -403,10 +410,19 @@ class SQLiteStorage(Storage):
 _WITHOUT_CHUNKS = "NOT EXISTS (SELECT 1 FROM context_chunks k WHERE k.context_key = c.context_key AND k.set_key IS ?)"
 
 
-def _look_at(path: str, *, read_only: bool) -> bool:
-    """Return whether a file is at the path, and refuse paths where none can be."""
+def _why_read_only(path: str, *, asked: bool) -> str | None:
+    if asked:
+        return "is open read-only: open it without read_only=True to write"
+    # SQLite needs the folder too, for the files that it keeps beside the database.
+    if path != MEMORY and not all(os.access(place, os.W_OK) for place in (path, Path(path).absolute().parent)):
+        return "and its folder give no permission to write: change their mode, or copy the file elsewhere"
+    return None
+
+
+def _look_at(path: str, *, read_only: bool) -> None:
+    """Make sure that a file is at the path, and refuse paths where none can be."""
     if path == MEMORY:
-        return False
+        return
     place = Path(path)
     if place.is_dir():
         raise StorageError(f"{path} is a folder: give the path of a file in it, such as {place / 'autom8.db'}")
@@ -417,9 +433,8 @@ def _look_at(path: str, *, read_only: bool) -> bool:
             raise StorageError(f"no folder {place.absolute().parent}: create it first, then open {path!r}")
         # Created here, because SQLite would make it readable by everyone.
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-        return True
+        return
     with place.open("rb") as file:
         header = file.read(16)
     if header and not header.startswith(b"SQLite format 3\0"):
         raise NotALab(f"{path} is not an SQLite file: give another path; the file was not touched")
-    return True

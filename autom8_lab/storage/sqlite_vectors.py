@@ -22,8 +22,6 @@ from .sql import where_clause
 VEC_TABLE = "vec_embeddings"
 VEC_LIMIT = 4096  # sqlite-vec refuses a larger k
 VEC_METRICS: dict[Metric, str] = {"cosine": "cosine", "l2": "L2"}
-# Engines order candidates in float32; whoever is this close to the last place is compared again in float64.
-MARGIN = 1e-5
 
 Candidates = tuple[Any, Any, Any]  # chunk keys, context keys, closeness; best first
 Fetch = Callable[[int], Candidates]
@@ -170,13 +168,16 @@ class SQLiteVectors:
                 engine, reason = "exact", "vec_embeddings lags behind and cannot be written now"
             else:
                 fetch = self._vec_fetch(database, vector, where, columns)
-                found = _candidates(fetch, k, limit=VEC_LIMIT)
+                # It sums squares of differences, so that its distances are right to about seven digits.
+                margin = (lambda last: 1e-5) if self.metric == "cosine" else (lambda last: 1e-5 * abs(last))
+                found = _candidates(fetch, k, limit=VEC_LIMIT, margin=margin)
                 if found is None:
                     engine, reason = "exact", f"more than {VEC_LIMIT} chunks compete for {k} places"
         if found is None:
             matrix = self._scratch_matrix(database, set_key) if dirty else self._synced_matrix(database, set_key)
             fetch = self._exact_fetch(database, matrix, vector, where, columns)
-            found = _candidates(fetch, k, limit=len(matrix), total=len(matrix))
+            error = matrix.error(vector)
+            found = _candidates(fetch, k, limit=len(matrix), total=len(matrix), margin=lambda last: 2 * error)
         keys = json.dumps([int(key) for key in found])
         condition = "k.chunk_key IN (SELECT value FROM json_each(?))"
         return Nearest(self._scored(database, vector, condition, [keys])[:k], engine, reason)
@@ -343,11 +344,12 @@ def _catch_up(database: Database, matrix: VectorMatrix, at: Position) -> None:
         matrix.add(np.array(chunk_keys, dtype=np.int64), np.array(context_keys, dtype=np.int64), vectors)
 
 
-def _candidates(fetch: Fetch, k: int, *, limit: int, total: int | None = None) -> Any:
+def _candidates(fetch: Fetch, k: int, *, limit: int, margin: Callable[[float], float], total: int | None = None) -> Any:
     """Return the keys of the chunks that can be among the best of k contexts, or None if `limit` is too few.
 
     A context has several chunks, so the number to ask for is not known before: it doubles until k contexts are
-    clear of the rest by `MARGIN`, or all of `total` chunks have been seen.
+    clear of the rest by `margin`, or all of `total` chunks have been seen: engines order in float32, and whoever is
+    that close to the last place is compared again in float64.
     """
     size = min(4 * k + 16, limit)
     while size:
@@ -356,7 +358,7 @@ def _candidates(fetch: Fetch, k: int, *, limit: int, total: int | None = None) -
         first_of_context = np.sort(np.unique(context_keys, return_index=True)[1])
         if len(first_of_context) >= k:
             last = float(closeness[first_of_context[k - 1]])
-            floor = last - MARGIN * max(1.0, abs(last))
+            floor = last - margin(last)
             if exhausted or closeness[-1] < floor:
                 return chunk_keys[closeness >= floor]
         elif exhausted:

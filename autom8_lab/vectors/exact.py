@@ -49,12 +49,22 @@ class VectorMatrix:
             self._rows, self._squares = self._rows[keep], self._squares[keep]
 
     def closeness(self, query: Array32, *, allowed: Keys | None = None) -> Array32:
-        """Return one float32 number per chunk that orders them as the metric does; -inf outside `allowed` contexts."""
+        """Return one float32 number per chunk that orders them as the metric does; -inf outside `allowed` contexts.
+
+        For l2 it is the negative square of the distance. All are right up to `error(query)`.
+        """
         scores: Array32 = self._rows @ query
         if self.metric == "l2":
-            scores = -np.sqrt(np.maximum(self._squares - 2 * scores + np.square(query).sum(), 0))
+            scores = 2 * scores - self._squares - np.square(query).sum()
         elif self.metric == "cosine":
             scores /= np.linalg.norm(query)
         if allowed is not None:
             scores[~np.isin(self.context_keys, allowed)] = -np.inf
         return scores
+
+    def error(self, query: Array32) -> float:
+        """Return how far rounding may have moved a number of `closeness`: float32 keeps seven digits of its terms."""
+        length = float(np.linalg.norm(query))
+        longest = float(np.sqrt(self._squares.max(initial=0.0)))
+        scale = {"cosine": 1.0, "dot": length * longest, "l2": (length + longest) ** 2}
+        return 1e-5 * scale[self.metric]

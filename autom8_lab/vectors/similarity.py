@@ -8,6 +8,9 @@ import numpy.typing as npt
 from ..errors import InvalidVector
 from ..records import Metric
 
+# The squares of anything shorter or longer leave float32.
+SHORTEST, LONGEST = 1e-15, 1e15
+
 Array32 = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
 
@@ -32,6 +35,11 @@ def checked(vectors: npt.ArrayLike, *, dimensions: int, count: int | None = None
     empty = ~array.any(axis=1)
     if empty.any():
         raise InvalidVector(f"{what} {int(np.argmax(empty))} is all zero, which has no direction")
+    lengths = np.sqrt(np.square(array, dtype=np.float64).sum(axis=1))
+    odd = (lengths < SHORTEST) | (lengths > LONGEST)
+    if odd.any():
+        place = int(np.argmax(odd))
+        raise InvalidVector(f"{what} {place} has length {lengths[place]:.0e}, beyond what float32 compares: scale it")
     return array
 
 
