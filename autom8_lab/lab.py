@@ -569,7 +569,8 @@ class Lab:
     def ledger_df(self, *, limit: int | None = None, **filters: Unpack[CallFilters]) -> pd.DataFrame:
         """Return the calls that pass the filters, one row each, the oldest first; with `limit` the newest ones.
 
-        `cost_usd` is the billed cost where there is one, else the estimate. `filters` as in `usage_df`.
+        `cost_usd` is the billed cost where there is one, else the estimate. `filters` as in `usage_df`. All of a
+        million calls take about 700 MB of memory, which the summing frames do without.
         """
         return self._analysis.ledger(limit=limit, filters=filters)
 

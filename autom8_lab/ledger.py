@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
@@ -274,26 +275,40 @@ class Ledger:
     def reprice(self, *, where: Sequence[Condition], dry_run: bool) -> pd.DataFrame:
         """Price the calls anew and return what changes, in `REPRICED_COLUMNS`; an estimate never gives way to nothing."""
         import numpy as np
+        import pandas as pd
 
-        kept = ["usage_key", "at", "provider", "model", *TOKENS, *PRICED]
-        with self._storage.transaction():
-            found = table_columns(self._storage, kept, where=where)
-            priced = self._prices({name: found[name] for name in ("model", "provider", "at", *TOKENS)})
-            known = ~np.isnan(priced["cost_estimated_usd"])
-            changed = np.zeros(len(known), dtype=bool)
-            for name in PRICED:
-                before, after = found[name], priced[name]
-                same = before == after
-                if name.endswith("_usd"):
-                    same |= np.isnan(before) & np.isnan(after)
-                changed |= ~same.astype(bool)
-            places = np.flatnonzero(known & changed)
-            places = places[np.argsort(found["usage_key"][places])]
-            if not dry_run and places.size:
-                keys = found["usage_key"][places].astype(np.int64)
-                values = {name: priced[name][places] for name in PRICED}
-                self._storage.update_each(TABLE, {"usage_key": keys, **values}, key="usage_key")
-        return _repriced({name: found[name][places] for name in kept}, {name: priced[name][places] for name in PRICED})
+        names = ["usage_key", "at", "provider", "model", *TOKENS, *PRICED]
+        changed, last = [frame([], REPRICED_COLUMNS)], 0
+        with self._storage.transaction() if not dry_run else nullcontext():
+            while True:
+                following = [*where, Condition("usage_key", ">", last)]
+                options = {"where": following, "order_by": ["usage_key"], "limit": BATCH_ROWS}
+                before = table_columns(self._storage, names, **options)
+                if not len(before["usage_key"]):
+                    return pd.concat([part for part in changed if len(part)] or changed, ignore_index=True)
+                last = int(before["usage_key"][-1])
+                after = self._prices(before)
+                places = _changed_places(before, after)
+                before = {name: column[places] for name, column in before.items()}
+                after = {name: column[places] for name, column in after.items()}
+                if places.size:
+                    changed.append(_repriced(before, after))
+                    if not dry_run:
+                        keys = before["usage_key"].astype(np.int64)
+                        self._storage.update_each(TABLE, {"usage_key": keys, **after}, key="usage_key")
+
+
+def _changed_places(before: Mapping[str, Any], after: Mapping[str, Any]) -> Any:
+    """Return the rows whose price is known and another one now."""
+    import numpy as np
+
+    changed = np.zeros(len(before["usage_key"]), dtype=bool)
+    for name in PRICED:
+        same = before[name] == after[name]
+        if name.endswith("_usd"):
+            same |= np.isnan(before[name]) & np.isnan(after[name])
+        changed |= ~same.astype(bool)
+    return np.flatnonzero(changed & ~np.isnan(after["cost_estimated_usd"]))
 
 
 def _repriced(before: Mapping[str, Any], after: Mapping[str, Any]) -> pd.DataFrame:

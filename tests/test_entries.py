@@ -47,7 +47,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"metadata": "text"}, "metadata='text'"),
     ({"metadata": {"x": float("nan")}}, r"metadata\['x'\]=nan"),
     ({"source_id": "1"}, "source_id='1' has no source"),
-    ({"input_tokens": 5, "cache_read_tokens": 4, "cache_write_tokens": 2}, r"cache_read_tokens \+ cache_write_tokens=6 is more than inp"),
+    (
+        {"input_tokens": 5, "cache_read_tokens": 4, "cache_write_tokens": 2},
+        r"cache_read_tokens \+ cache_write_tokens=6 is more than inp",
+    ),
     ({"output_tokens": 5, "reasoning_tokens": 6}, "reasoning_tokens=6 is more than output_tokens=5"),
 ]
 

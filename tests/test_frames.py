@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from autom8_lab.frames import TIME, frame
+from autom8_lab.frames import TIME, column_frame, frame
 
 DTYPES = {
     "name": "str",
@@ -122,3 +122,21 @@ def test_attrs_tell_about_the_whole_frame() -> None:
 def test_frames_of_several_calls_can_be_joined_without_losing_dtypes() -> None:
     joined = pd.concat([frame([FULL], DTYPES), frame([FULL], DTYPES)], ignore_index=True)
     assert dtypes(joined) == DTYPES
+
+
+def test_columns_make_the_frame_that_their_rows_make() -> None:
+    rows = [FULL, {**FULL, **dict.fromkeys(MISSING)}]
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in DTYPES}
+    pd.testing.assert_frame_equal(column_frame(columns, DTYPES), frame(rows, DTYPES))
+    columns["name"] = pd.Categorical.from_codes([0, -1], ["text"])
+    columns["at"] = np.array(["2026-03-01T12:00", "NaT"], dtype="datetime64[us]")
+    columns |= {"maybe_count": np.array([2.0, np.nan]), "maybe_flag": np.array([0.0, np.nan])}
+    columns |= {"score": np.array([0.5, np.nan]), "flag": np.array([True, True]), "count": np.array([1.0, 1.0])}
+    pd.testing.assert_frame_equal(column_frame(columns, DTYPES), frame(rows, DTYPES))
+
+
+def test_columns_that_are_absent_or_empty_keep_their_dtypes() -> None:
+    assert dtypes(column_frame({}, DTYPES)) == DTYPES
+    assert dtypes(column_frame({name: [] for name in DTYPES}, DTYPES)) == DTYPES
+    assert column_frame({"score": [1.0]}, {"score": "float64", "name": "str"})["name"].isna().all()
+    assert column_frame({}, {"a": "str"}, attrs={"k": 1}).attrs == {"k": 1}

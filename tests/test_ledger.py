@@ -90,7 +90,13 @@ def test_one_by_one_and_as_a_batch_the_file_holds_the_same(tmp_path: Path) -> No
         {"model": "gpt-4o", "at": AT, "input_tokens": 9, "output_tokens": 9, "cache_read_tokens": 3, "success": False},
         {"model": "nobody-knows", "at": AT, "input_tokens": 9, "output_tokens": 9},
         {"model": "gpt-4o", "at": AT, "error_type": "Timeout", "metadata": {"a": [1, None]}},
-        {"model": "text-embedding-3-small", "provider": "openai", "at": AT, "operation": "embeddings", "input_tokens": 9},
+        {
+            "model": "text-embedding-3-small",
+            "provider": "openai",
+            "at": AT,
+            "operation": "embeddings",
+            "input_tokens": 9,
+        },
         {"model": "llama3", "provider": "ollama", "at": AT, "input_tokens": 7, "output_tokens": 0, "quality_score": 0},
     ]
     frames = []

@@ -116,19 +116,26 @@ class Analysis:
         import json
 
         import numpy as np
+        import pandas as pd
 
         limit = None if limit is None else positive_integer(limit, "limit", at_most=1_000_000_000)
         newest = {} if limit is None else {"order_by": ["-at", "-usage_key"], "limit": limit}
         names = [name for name in LEDGER_COLUMNS if name != "cost_usd"]
         found: dict[str, Any] = dict(self._storage.columns(TABLE, names, where=self.where(filters), **newest))  # type: ignore[arg-type]
         order = np.lexsort((found["usage_key"], found["at"]))
-        for name, column in found.items():
-            found[name] = _plain(
-                Coded(column.codes[order], column.values) if isinstance(column, Coded) else column[order]
-            )
-        found["metadata"] = [json.loads(text) for text in found["metadata"]]
+        ordered = bool((order[1:] > order[:-1]).all())
         found["cost_usd"] = np.where(np.isnan(found[COST[0]]), found[COST[1]], found[COST[0]])
-        return column_frame(found, LEDGER_COLUMNS)
+        found["metadata"] = np.array(
+            [{} if text == "{}" else json.loads(text) for text in found["metadata"]] or [], object
+        )
+        columns = {}
+        for name, dtype in LEDGER_COLUMNS.items():
+            # One column after the other, each let go when it is in the frame's form: a million rows are large.
+            column = found.pop(name)
+            if not ordered:
+                column = Coded(column.codes[order], column.values) if isinstance(column, Coded) else column[order]
+            columns[name] = column_frame({name: _plain(column)}, {name: dtype})[name]
+        return pd.DataFrame(columns, copy=False)
 
     def usage(self, *, by: Any, freq: str | None, filters: Mapping[str, Any]) -> pd.DataFrame:
         """See `Lab.usage_df`."""

@@ -25,7 +25,7 @@ Where = Sequence[Condition]
 class Coded(NamedTuple):
     """A column of texts: `values[codes]`, where code -1 stands for nothing; as `pandas.Categorical.from_codes` takes."""
 
-    codes: NDArray[np.int64]
+    codes: NDArray[np.int32]
     values: list[str]
 
 
@@ -104,7 +104,8 @@ class Storage(ABC):
     ) -> dict[str, NDArray[Any] | Coded]:
         """Return columns of the matching rows: the quick way to many rows. Without `order_by` they come in any order.
 
-        Numbers and flags are float64 (NaN for nothing), times datetime64[us] in UTC, texts `Coded`, and JSON its text.
+        Numbers and flags are float64 (NaN for nothing), times datetime64[us] in UTC, texts `Coded`, ids and JSON arrays
+        of str and None.
         `keys` are JSON columns' keys to be read as columns of their own, as texts named like "metadata.team".
         """
 

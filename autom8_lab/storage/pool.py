@@ -60,10 +60,8 @@ _NO_PLACE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 def is_busy(error: BaseException) -> bool:
     """Whether another connection's lock was in the way, so that trying again can help."""
-    return (
-        isinstance(error, LabBusy)
-        or isinstance(error, sqlite3.Error)
-        and _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return isinstance(error, LabBusy) or (
+        isinstance(error, sqlite3.Error) and _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
     )
 
 

@@ -28,6 +28,8 @@ FETCH_ROWS = 512
 # A text column that leads an index and has few values is read as numbers, which takes half the time.
 INDEXED_TEXTS = {"model"}
 FEW_VALUES = 64
+# Texts that hardly repeat: to code them would only cost.
+IDS = {"id", "source_id"}
 # What the period of a time is, and how to complete its text to an instant.
 PERIODS = {
     "h": ('substr("{0}", 1, 13)', ":00:00+00:00"),
@@ -139,7 +141,7 @@ def columns(
         labelled = dict(zip([*names, *(group.label for group in keys)], found, strict=True))
         for name, values in few.items():
             if values:
-                labelled[name] = Coded(labelled[name].astype("int64"), values)
+                labelled[name] = Coded(labelled[name].astype("int32"), values)
         strange = [name for name, values in few.items() if values and (labelled[name].codes == len(values)).any()]
         if not strange:
             return labelled
@@ -149,7 +151,7 @@ def columns(
 def _kind(name: str, type_name: str) -> str:
     if name in TIMES:
         return "time"
-    return ("document" if name in DOCUMENTS else "text") if type_name == "TEXT" else "number"
+    return ("plain" if name in DOCUMENTS | IDS else "text") if type_name == "TEXT" else "number"
 
 
 def _few_values(database: Database, table: str, name: str) -> list[str]:
@@ -177,7 +179,11 @@ def _read(cursor: sqlite3.Cursor, kinds: Sequence[str]) -> list[Any]:
     while rows := cursor.fetchmany(FETCH_ROWS):
         for place, cells in enumerate(zip(*rows, strict=True)):
             parts[place].append(_part(cells, kinds[place], codes[place]))
-    return [_joined(*column) for column in zip(parts, kinds, codes, strict=True)]
+    joined = []
+    for place, kind in enumerate(kinds):
+        joined.append(_joined(parts[place], kind, codes[place]))
+        parts[place] = []  # let go, so that no more than one column is held twice
+    return joined
 
 
 def _read_numbers(cursor: sqlite3.Cursor, kinds: Sequence[str]) -> list[Any]:
@@ -197,20 +203,22 @@ def _part(cells: Sequence[Any], kind: str, codes: dict[Any, int]) -> Any:
         return np.array(cells, dtype=np.float64)
     if kind == "time":
         return _instants(cells)
-    if kind == "document":
+    if kind == "plain":
         return cells
     for cell in cells:
         if cell not in codes:
             codes[cell] = len(codes) - 1
-    return np.array([codes[cell] for cell in cells], dtype=np.int64)
+    return np.array([codes[cell] for cell in cells], dtype=np.int32)
 
 
 def _joined(parts: list[Any], kind: str, codes: dict[Any, int]) -> Any:
     import numpy as np
 
-    if kind == "document":
-        return np.array([cell for part in parts for cell in part], dtype=object)
-    dtype = {"time": "datetime64[us]", "text": "int64"}.get(kind, "float64")
+    if kind == "plain":
+        cells = np.empty(sum(map(len, parts)), dtype=object)
+        cells[:] = list(itertools.chain.from_iterable(parts))
+        return cells
+    dtype = {"time": "datetime64[us]", "text": "int32"}.get(kind, "float64")
     joined = np.concatenate(parts) if parts else np.array([], dtype=dtype)
     return Coded(joined, list(codes)[1:]) if kind == "text" else joined
 
