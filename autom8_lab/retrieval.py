@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 CANDIDATES = 100  # how deep each ranking is read before they are joined
 RRF_K = 60  # Cormack, Clarke and Büttcher 2009
 MAX_K = 10_000
+LONG_CHARS = 100_000  # FTS5 takes seconds to cut a passage out of a book
+WINDOW_CHARS = 400
 MAX_TERMS = 256
 TERM = re.compile(r"[^\W_]+")
 # gpt-4o-mini, ERR_PAY_4021, 0-dimensional. Possessive, and only from a word's start: 100 kB of "f" stay linear.
@@ -219,13 +222,14 @@ class Retrieval:
     def _explained(self, contexts: Sequence[Context], found: _Found, terms: Sequence[str]) -> list[SearchHit]:
         ids = [item.id for item in contexts]
         matched = self._storage.matched_terms(terms, ids) if terms else {}
-        without_chunk = [context_id for context_id in ids if context_id not in found.near]
+        without_chunk = [item.id for item in contexts if item.id not in found.near and len(item.content) <= LONG_CHARS]
         passages = self._storage.passages(terms, without_chunk) if terms and without_chunk else {}
         now = self._clock()
         hits = []
         for rank, context in enumerate(contexts, 1):
             text, near = found.text.get(context.id), found.near.get(context.id)
-            start, end = _passage(context.content, near, passages.get(context.id))
+            terms_here = matched.get(context.id, ())
+            start, end = _passage(context.content, near, passages.get(context.id), terms_here)
             hits.append(
                 SearchHit(
                     rank=rank,
@@ -235,7 +239,7 @@ class Retrieval:
                     text_score=text.score if text else None,
                     semantic_rank=found.semantic_ranks.get(context.id),
                     similarity=near.similarity if near else None,
-                    matched_terms=matched.get(context.id, ()),
+                    matched_terms=terms_here,
                     chunk=context.content[start:end],
                     chunk_start=start,
                     chunk_end=end,
@@ -245,11 +249,34 @@ class Retrieval:
         return hits
 
 
-def _passage(content: str, near: Neighbour | None, passage: str | None) -> tuple[int | None, int | None]:
+def _passage(
+    content: str, near: Neighbour | None, passage: str | None, terms: Sequence[str]
+) -> tuple[int | None, int | None]:
     if near is not None:
         return near.start, near.end
+    if passage is None and terms and len(content) > LONG_CHARS:
+        return _densest(content, terms)
     start = content.find(passage) if passage else -1
     return (start, start + len(passage)) if passage and start >= 0 else (None, None)
+
+
+def _densest(content: str, terms: Sequence[str]) -> tuple[int | None, int | None]:
+    """Return the window of a long text that has most of the terms, found by the beginnings of its words."""
+    stems = "|".join(re.escape(term[: max(4, len(term) - 3)]) for term in sorted(terms, key=len, reverse=True))
+    places = [(match.start(), match[0].lower()) for match in re.finditer(rf"\b(?:{stems})", content, re.IGNORECASE)]
+    seen: Counter[str] = Counter()
+    best, first = (0, 0), 0
+    for start, stem in places:
+        seen[stem] += 1
+        while places[first][0] < start - WINDOW_CHARS:
+            gone = places[first][1]
+            seen[gone] -= 1
+            if not seen[gone]:
+                del seen[gone]
+            first += 1
+        best = max(best, (len(seen), -places[first][0]))
+    start = -best[1]
+    return (start, min(start + WINDOW_CHARS, len(content))) if places else (None, None)
 
 
 def _score(found: _Found, *, method: str, fusion: Fusion) -> None:
