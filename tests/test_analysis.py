@@ -221,8 +221,18 @@ def test_latency_is_numpys_quantiles_and_intervals(lab: Lab) -> None:
         first = own["ttft_ms"].dropna()
         assert (row["ttft_n"], row["ttft_p50_ms"]) == (len(first), np.quantile(first, 0.5))
         tokens = own["output_tokens"].to_numpy(float, na_value=np.nan)
-        rates = tokens_per_second(tokens, own["latency_ms"], own["ttft_ms"])
+        # Reasoning comes before the first token: it is no part of what was generated after it.
+        reasoning = own["reasoning_tokens"].to_numpy(float, na_value=0)
+        spoken = np.where(own["ttft_ms"].notna(), tokens - reasoning, tokens)
+        rates = tokens_per_second(spoken, own["latency_ms"], own["ttft_ms"])
         assert row["output_tokens_per_second"] == np.nanmedian(rates)
+
+
+def test_reasoning_is_no_part_of_what_comes_after_the_first_token(lab: Lab) -> None:
+    call = {"model": "m", "output_tokens": 1_100, "reasoning_tokens": 1_000, "latency_ms": 11_000}
+    lab.record_usages([{**call, "ttft_ms": 10_000}, {**call, "model": "unknown start"}])
+    rates = lab.latency_df().set_index("model")["output_tokens_per_second"]
+    assert rates.to_dict() == {"m": 100.0, "unknown start": 100.0}
 
 
 def test_performance_is_rates_means_and_their_intervals(lab: Lab) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..frames import column_frame
 from ..ledger import groups
@@ -12,6 +12,8 @@ from .grouping import Grouped, frame_dtypes, numbers, ordered
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from ..statistics import FloatArray
 
 PERCENTS = (50, 90, 95, 99)
 BOUNDS = ("", "low_", "high_")
@@ -31,13 +33,15 @@ def latency(
     """Return how long each group's calls took, in milliseconds; the columns of `Lab.latency_df`.
 
     `n` calls have a latency; a percentile that n does not support is NaN (see `quantiles_with_intervals`).
+    `output_tokens_per_second` is the median of the generation's rate: where the time to first token is known,
+    reasoning tokens, which come before it, do not count.
     """
     import numpy as np
 
     by_groups = groups(by, freq)
     grouped = Grouped(calls, by_groups)
     latency_ms, ttft_ms = numbers(calls, "latency_ms"), numbers(calls, "ttft_ms")
-    rates = tokens_per_second(numbers(calls, "output_tokens"), latency_ms, ttft_ms)
+    rates = tokens_per_second(_visible_tokens(calls, ttft_ms), latency_ms, ttft_ms)
     columns = {name: np.full(grouped.count, np.nan) for name in LATENCY_COLUMNS}
     for place, part in enumerate(grouped.parts(latency_ms)):
         columns["n"][place] = len(part)
@@ -54,3 +58,10 @@ def latency(
     for place, part in enumerate(grouped.parts(rates)):
         columns["output_tokens_per_second"][place] = np.median(part) if len(part) else np.nan
     return ordered(column_frame({**grouped.keys, **columns}, frame_dtypes(by_groups, LATENCY_COLUMNS)), by_groups)
+
+
+def _visible_tokens(calls: pd.DataFrame, ttft_ms: FloatArray) -> FloatArray:
+    import numpy as np
+
+    output, reasoning = numbers(calls, "output_tokens"), np.nan_to_num(numbers(calls, "reasoning_tokens"))
+    return cast("FloatArray", np.where(np.isfinite(ttft_ms), np.maximum(output - reasoning, 0), output))

@@ -158,7 +158,7 @@ class Analysis:
         chosen, where = groups(by, freq), self.where(filters)
 
         def make() -> pd.DataFrame:
-            calls = self._calls(["latency_ms", "ttft_ms", "output_tokens"], chosen, where)
+            calls = self._calls(["latency_ms", "ttft_ms", "output_tokens", "reasoning_tokens"], chosen, where)
             return latency(calls, by=by, freq=freq, confidence=confidence)
 
         return self._remembered(make, "latency", chosen, where, confidence)
