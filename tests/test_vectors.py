@@ -417,6 +417,20 @@ def test_deleted_and_changed_vectors_never_come_back(tmp_path: Path, engine: str
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_left_comes_back_when_hundreds_of_nearer_ones_were_deleted(tmp_path: Path, engine: str) -> None:
+    query = np.array([1, 0, 0, 0], dtype=np.float32)
+    rng = np.random.default_rng(18)
+    near = (query + rng.normal(size=(300, 4)) * 0.05).astype(np.float32)
+    far = [Document(f"far{n}", rng.normal(size=(1, 4)).astype(np.float32)) for n in range(10)]
+    storage = open_storage(tmp_path / "lab.db", engine)
+    fill(storage, [*far, *(Document(f"near{n:03}", near[n : n + 1], {"topic": "near"}) for n in range(300))])
+    assert {item.context_id[:4] for item in storage.nearest(query, set_key=1, k=10).neighbours} == {"near"}
+    storage.delete("context_registry", [Condition("topic", "=", "near")])
+    check(storage, far, query, metric="cosine", k=5, engine=engine)
+    storage.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_transactions_own_vectors_are_found_in_it_and_gone_when_it_is_taken_back(tmp_path: Path, engine: str) -> None:
     documents = random_documents(12, 20, 4)
     new = Document("new", np.array([[9, 9, 9, 9]], dtype=np.float32))
@@ -453,6 +467,10 @@ def test_what_another_lab_writes_is_in_the_next_answer(tmp_path: Path, reading: 
     writer.delete("context_registry", [Condition("id", "=", "new")])
     check(reader, documents, new.vectors[0], metric="cosine", k=40, engine=reading)
     check(writer, documents, new.vectors[0], metric="cosine", k=40, engine=writing)
+    # The newest goes and another comes between two answers: its key must not be taken for the one before.
+    writer.delete("context_registry", [Condition("id", "=", documents[-1].id)])
+    fill(writer, [moved])
+    check(reader, [*documents[:-1], moved], new.vectors[0], metric="cosine", k=40, engine=reading)
     reader.close()
     writer.close()
 
