@@ -22,6 +22,7 @@ FLOORS = [
     {"contexts", "ledger", "tracking", "retrieval", "access"},
     {"storing"},
     {"analysis", "tuning", "importers", "plots"},
+    {"verbs"},
     {"lab", "aio"},
     {"__init__", "__main__", "cli", "demo", "diagnostics", "mockdata"},
 ]
@@ -81,8 +82,8 @@ def test_no_verb_bears_a_modules_name() -> None:
 
 def test_modules_and_functions_stay_small() -> None:
     for path in MODULES:
-        if path.name in {"lab.py", "migrations.py"}:
-            continue  # lists: of all verbs with their docstrings, and of all tables
+        if path.name == "migrations.py":
+            continue  # a list of all tables
         source = path.read_text(encoding="utf-8")
         assert source.count("\n") <= 450, path
         for node in ast.walk(ast.parse(source)):

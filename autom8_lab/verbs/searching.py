@@ -1,0 +1,143 @@
+"""Verbs that search, and tell what was searched and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .. import access, retrieval
+from ..frames import frame
+from ..records import Condition, Fusion, SearchAnswer, SearchHit, SearchMethod
+from .parts import Parts, limit_value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def _given_filters(filters: Mapping[str, Any]) -> dict[str, str]:
+    off = {name for name, value in filters.items() if value is None or (name.startswith("include_") and not value)}
+    return {name: str(value) for name, value in filters.items() if name not in off}
+
+
+class SearchVerbs(Parts):
+    """Find: searches."""
+
+    def search(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        method: SearchMethod = "hybrid",
+        topic: str | Sequence[str] | None = None,
+        source: str | Sequence[str] | None = None,
+        pinned: bool | None = None,
+        min_priority: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        since: Any = None,
+        until: Any = None,
+        min_similarity: float | None = None,
+        include_expired: bool = False,
+        include_superseded: bool = False,
+        fusion: Fusion | None = None,
+    ) -> list[SearchHit]:
+        """Return the k best contexts for a query, each with what put it there.
+
+        "text" ranks by BM25, "semantic" by the similarity of the best chunk, "hybrid" joins both. Every text is a
+        legal query. Filters (see `list_contexts`) work below the ranking, so k results come back when k exist;
+        `min_similarity` drops results that are less similar. Without the embedding model hybrid answers by text
+        and warns (`DegradedSearchWarning`); semantic raises `ModelUnavailable`.
+        """
+        given = {
+            "topic": topic,
+            "source": source,
+            "pinned": pinned,
+            "min_priority": min_priority,
+            "metadata": metadata,
+            "since": since,
+            "until": until,
+            "include_expired": include_expired,
+            "include_superseded": include_superseded,
+        }
+        return self._answer(query, k=k, method=method, min_similarity=min_similarity, fusion=fusion, given=given).hits
+
+    def search_df(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        method: SearchMethod = "hybrid",
+        topic: str | Sequence[str] | None = None,
+        source: str | Sequence[str] | None = None,
+        pinned: bool | None = None,
+        min_priority: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        since: Any = None,
+        until: Any = None,
+        min_similarity: float | None = None,
+        include_expired: bool = False,
+        include_superseded: bool = False,
+        fusion: Fusion | None = None,
+    ) -> pd.DataFrame:
+        """Return the k best contexts for a query as a frame, best first; see `search`.
+
+        `score` orders the rows; `text_rank`, `text_score` (BM25), `semantic_rank`, `similarity` and `matched_terms`
+        explain it; `chunk`, `chunk_start` and `chunk_end` show the best passage. `attrs` tells the method, the
+        vector engine and why that one, whether the answer is degraded, and how long it took.
+        """
+        given = {
+            "topic": topic,
+            "source": source,
+            "pinned": pinned,
+            "min_priority": min_priority,
+            "metadata": metadata,
+            "since": since,
+            "until": until,
+            "include_expired": include_expired,
+            "include_superseded": include_superseded,
+        }
+        answer = self._answer(query, k=k, method=method, min_similarity=min_similarity, fusion=fusion, given=given)
+        names = ("query", "method", "degraded", "engine", "engine_reason", "duration_ms")
+        attrs = {name: getattr(answer, name) for name in names}
+        return frame([retrieval.hit_row(hit) for hit in answer.hits], retrieval.COLUMNS, attrs=attrs)
+
+    def _answer(
+        self,
+        query: str,
+        *,
+        k: int,
+        method: SearchMethod,
+        min_similarity: float | None,
+        fusion: Fusion | None,
+        given: dict[str, Any],
+    ) -> SearchAnswer:
+        if min_similarity is None and method != "text":
+            min_similarity = self.config.similarity_threshold
+        answer = self._retrieval.search(
+            query,
+            k=k,
+            method=method,
+            fusion=fusion,
+            min_similarity=min_similarity,
+            where=self._where(**given),
+            filters=_given_filters(given),
+            contexts_of=self._contexts.by_ids,
+        )
+        self._access.search(answer, k=int(k))
+        return answer
+
+    def searches_df(self, *, since: Any = None, until: Any = None, limit: int | None = None) -> pd.DataFrame:
+        """Return past searches, the newest first: query, method, what came back and how long it took."""
+        where = self._log_where(since=since, until=until)
+        return frame(self._access.searches(where=where, limit=limit_value(limit)), access.SEARCH_COLUMNS)
+
+    def accesses_df(self, context_id: str | None = None, *, since: Any = None, until: Any = None) -> pd.DataFrame:
+        """Return each time a context (or any, for None) was shown by a search or read, the newest first.
+
+        A deleted context's id still works here: that it was shown stays true.
+        """
+        ids = None if context_id is None else self._contexts.all_names(context_id)
+        where = self._log_where(since=since, until=until)
+        return frame(self._access.accesses(context_ids=ids, where=where), access.ACCESS_COLUMNS)
+
+    def _log_where(self, *, since: Any, until: Any) -> list[Condition]:
+        return retrieval.between("at", since=since, until=until, now=self._clock())
