@@ -39,6 +39,7 @@ from .errors import (
 )
 from .lab import Lab, current_lab, get_migration_status, run_migrations, use
 from .lab import open_lab as open
+from .recommendation import Recommendation
 from .records import Context, Report, SearchHit
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ __all__ = [
     "NotFound",
     "PendingEmbeddingWarning",
     "ReadOnlyLab",
+    "Recommendation",
     "Report",
     "SearchHit",
     "StorageError",
