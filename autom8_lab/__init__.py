@@ -41,13 +41,17 @@ from .lab import Lab, current_lab, get_migration_status, run_migrations, use
 from .lab import open_lab as open
 from .recommendation import Recommendation
 from .records import Context, Report, SearchHit
+from .setup import validate_config
 
 if TYPE_CHECKING:
     from . import mockdata, plots
+    from .config import LabConfig
 else:
 
     def __getattr__(name):
-        # The modules of the surface are loaded when they are asked for.
+        # The modules of the surface, and the settings' class with pydantic, are loaded when they are asked for.
+        if name == "LabConfig":
+            return importlib.import_module(".config", __name__).LabConfig
         if name in ("mockdata", "plots"):
             return importlib.import_module(f".{name}", __name__)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -77,6 +81,8 @@ def _verb(method: Callable[Concatenate[Lab, Parameters], Result]) -> Callable[Pa
 accesses_df = _verb(Lab.accesses_df)
 cleanup = _verb(Lab.cleanup)
 compare_models = _verb(Lab.compare_models)
+config_advice_df = _verb(Lab.config_advice_df)
+config_df = _verb(Lab.config_df)
 contexts_df = _verb(Lab.contexts_df)
 cost_df = _verb(Lab.cost_df)
 decisions_df = _verb(Lab.decisions_df)
@@ -122,6 +128,7 @@ __all__ = [
     "Lab",
     "LabBusy",
     "LabClosed",
+    "LabConfig",
     "LabError",
     "LabNotFound",
     "LabWarning",
@@ -140,6 +147,8 @@ __all__ = [
     "accesses_df",
     "cleanup",
     "compare_models",
+    "config_advice_df",
+    "config_df",
     "contexts_df",
     "cost_df",
     "current_lab",
@@ -177,4 +186,5 @@ __all__ = [
     "usage_df",
     "use",
     "use_prices",
+    "validate_config",
 ]

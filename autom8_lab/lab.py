@@ -17,6 +17,7 @@ from .verbs.care import CareVerbs
 from .verbs.contexts import ContextVerbs
 from .verbs.parts import utc_now
 from .verbs.searching import SearchVerbs
+from .verbs.settings import SettingsVerbs
 
 if TYPE_CHECKING:
     import os
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .embedding import Encoder
 
 
-class Lab(ContextVerbs, SearchVerbs, AccountVerbs, CareVerbs):
+class Lab(ContextVerbs, SearchVerbs, AccountVerbs, CareVerbs, SettingsVerbs):
     """One SQLite file that remembers what an LLM-agent system knew, decided, spent and how well it went.
 
     Open one with `al.open`. Verbs take one positional argument, the rest by name; `x()` returns records and `x_df()`
@@ -179,7 +180,7 @@ def run_migrations(path: str | os.PathLike[str], *, to: int | str | None = None)
 
 def get_migration_status(path: str | os.PathLike[str]) -> Report:
     """Return applied_count, total_migrations, applied (name, time) and pending (names) of a file, changing nothing."""
-    if not Path(path).exists():
+    if not Path(path).expanduser().exists():
         raise LabNotFound(f"no lab at {path}: create one with al.open({str(path)!r})")
     with _schema_of(path, read_only=True) as storage:
         return Report(storage.migration_status())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidValue, did_you_mean
+from .plain_yaml import plain_yaml
 from .validation import is_missing, moment, name_value, shortened
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def read_user_prices(table: UserPrices | None) -> list[UserRow]:
     """
     rows: Any = [] if table is None else table
     if isinstance(rows, (str, Path)):
-        rows = _read_yaml(Path(rows))
+        rows = plain_yaml(Path(rows).expanduser()) or []
     elif hasattr(rows, "to_dict"):
         rows = rows.to_dict("records")
     if not isinstance(rows, Iterable) or isinstance(rows, Mapping):
@@ -152,17 +153,6 @@ def _rates(usd_per_mtok: Sequence[Decimal | None], usd_per_million_calls: Decima
     while any(rate is not None and (rate * scale).denominator > 1 for rate in exact):
         scale *= 10
     return Rates(tuple(None if rate is None else int(rate * scale) for rate in exact), scale * 1_000_000)
-
-
-def _read_yaml(path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or []
-    except OSError as error:
-        raise InvalidValue(f"the price table {path} cannot be read ({error.strerror}): check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidValue(f"{path} is not valid YAML ({error}): give a list of rows, each with a model") from error
 
 
 def _user_row(row: Any, where: str) -> UserRow:
