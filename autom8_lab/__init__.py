@@ -33,6 +33,7 @@ from .errors import (
     NotFound,
     PendingEmbeddingWarning,
     ReadOnlyLab,
+    SettingMismatchWarning,
     StorageError,
     StorageFull,
     UnrecordedUsageWarning,
@@ -79,6 +80,7 @@ def _verb(method: Callable[Concatenate[Lab, Parameters], Result]) -> Callable[Pa
 
 
 accesses_df = _verb(Lab.accesses_df)
+apply = _verb(Lab.apply)
 cleanup = _verb(Lab.cleanup)
 compare_models = _verb(Lab.compare_models)
 config_advice_df = _verb(Lab.config_advice_df)
@@ -100,9 +102,12 @@ record_outcome = _verb(Lab.record_outcome)
 record_usage = _verb(Lab.record_usage)
 record_usages = _verb(Lab.record_usages)
 reprice_usage = _verb(Lab.reprice_usage)
+revert = _verb(Lab.revert)
 search = _verb(Lab.search)
 search_df = _verb(Lab.search_df)
 searches_df = _verb(Lab.searches_df)
+setting = _verb(Lab.setting)
+settings_df = _verb(Lab.settings_df)
 stats = _verb(Lab.stats)
 store_context = _verb(Lab.store_context)
 store_contexts = _verb(Lab.store_contexts)
@@ -141,10 +146,12 @@ __all__ = [
     "Recommendation",
     "Report",
     "SearchHit",
+    "SettingMismatchWarning",
     "StorageError",
     "StorageFull",
     "UnrecordedUsageWarning",
     "accesses_df",
+    "apply",
     "cleanup",
     "compare_models",
     "config_advice_df",
@@ -171,10 +178,13 @@ __all__ = [
     "record_usage",
     "record_usages",
     "reprice_usage",
+    "revert",
     "run_migrations",
     "search",
     "search_df",
     "searches_df",
+    "setting",
+    "settings_df",
     "stats",
     "store_context",
     "store_contexts",

@@ -33,6 +33,7 @@ SEARCH_COLUMNS = {
     "engine": "str",
     "degraded": "str",
     "duration_ms": "float64",
+    "top_similarity": "float64",
 }
 ACCESS_COLUMNS = {
     "access_id": "str",
@@ -73,6 +74,7 @@ class AccessLog:
             "k": k,
             "filters": answer.filters,
             "duration_ms": answer.duration_ms,
+            "top_similarity": answer.top_similarity,
         }
         self._note("search", details, [(hit.context.id, hit.score) for hit in answer.hits])
 
@@ -84,7 +86,9 @@ class AccessLog:
         if not self._enabled:
             return
         access_id = new_id()
-        empty = dict.fromkeys(("query", "method", "engine", "degraded", "k", "filters", "duration_ms"))
+        empty = dict.fromkeys(
+            ("query", "method", "engine", "degraded", "k", "filters", "duration_ms", "top_similarity")
+        )
         entry = {"id": access_id, "at": self._clock(), "kind": kind, "agent": self._agent, **empty, **details}
         with self._lock:
             self._entries.append({**entry, "result_count": len(results)})

@@ -23,6 +23,7 @@ LabWarning                  (a UserWarning)
 ├── DegradedSearchWarning
 ├── PendingEmbeddingWarning
 ├── EmbeddingModelWarning
+├── SettingMismatchWarning
 └── UnrecordedUsageWarning
 """
 
@@ -121,6 +122,10 @@ class PendingEmbeddingWarning(LabWarning):
 
 class EmbeddingModelWarning(LabWarning):
     """The file's vectors come from another model than the configured one."""
+
+
+class SettingMismatchWarning(LabWarning):
+    """An applied setting was chosen for other vectors than the lab's."""
 
 
 class UnrecordedUsageWarning(LabWarning):

@@ -18,6 +18,7 @@ from .verbs.contexts import ContextVerbs
 from .verbs.parts import utc_now
 from .verbs.searching import SearchVerbs
 from .verbs.settings import SettingsVerbs
+from .verbs.tuning import TuningVerbs
 
 if TYPE_CHECKING:
     import os
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .embedding import Encoder
 
 
-class Lab(ContextVerbs, SearchVerbs, AccountVerbs, CareVerbs, SettingsVerbs):
+class Lab(ContextVerbs, SearchVerbs, AccountVerbs, TuningVerbs, CareVerbs, SettingsVerbs):
     """One SQLite file that remembers what an LLM-agent system knew, decided, spent and how well it went.
 
     Open one with `al.open`. Verbs take one positional argument, the rest by name; `x()` returns records and `x_df()`

@@ -166,6 +166,21 @@ class EmbeddingSet:
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """How a search orders what it finds.
+
+    `text_weight` is the text ranker's share of a hybrid score, the vectors have the rest. `text_column_weights` say how
+    much a word counts in BM25 where it stands in "content", "topic" or "summary", 1 where nothing is said. Each ranking
+    is read `candidates` deep before they are joined.
+    """
+
+    fusion: Fusion = "scores"
+    text_weight: float = 0.5
+    text_column_weights: Mapping[str, float] = field(default_factory=dict)
+    candidates: int = 100
+
+
+@dataclass(frozen=True)
 class SearchHit(_Record):
     """One answer of a search, with what put it there.
 
@@ -190,7 +205,10 @@ class SearchHit(_Record):
 
 @dataclass(frozen=True)
 class SearchAnswer:
-    """The hits of one search and how they were found; iterates over the hits."""
+    """The hits of one search and how they were found; iterates over the hits.
+
+    `top_similarity` is that of the most similar context, also where the hits leave it out.
+    """
 
     hits: list[SearchHit]
     query: str
@@ -200,6 +218,7 @@ class SearchAnswer:
     engine_reason: str | None
     duration_ms: float
     filters: Mapping[str, Any] = field(default_factory=dict)
+    top_similarity: float | None = None
 
     def __iter__(self) -> Iterator[SearchHit]:
         return iter(self.hits)

@@ -13,8 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import DegradedSearchWarning, InvalidValue, ModelUnavailable, did_you_mean
 from .frames import TIME
-from .records import Condition, Context, Fusion, Neighbour, Operator, SearchAnswer, SearchHit, SearchMethod, TextMatch
+from .records import (
+    Condition,
+    Context,
+    Neighbour,
+    Operator,
+    Ranking,
+    SearchAnswer,
+    SearchHit,
+    SearchMethod,
+    TextMatch,
+)
 from .validation import (
+    amount_value,
     flag_value,
     integer_value,
     metadata_value,
@@ -28,7 +39,6 @@ if TYPE_CHECKING:
     from .indexing import Index
     from .storage import Storage
 
-CANDIDATES = 100  # how deep each ranking is read before they are joined
 RRF_K = 60  # Cormack, Clarke and Büttcher 2009
 MAX_K = 10_000
 LONG_CHARS = 100_000  # FTS5 takes seconds to cut a passage out of a book
@@ -128,23 +138,28 @@ def between(column: str, *, since: Any, until: Any, now: datetime) -> list[Condi
 
 
 @dataclass
-class _Found:
-    """What the two rankers know about the candidates of one search."""
+class Found:
+    """What the two rankers know about the candidates of one search, and how they were found.
 
+    `text` and `near` know the union of the two rankings' candidates; a rank above `depth` is none of a candidate.
+    """
+
+    depth: int
+    terms: list[str] = field(default_factory=list)
     text: dict[str, TextMatch] = field(default_factory=dict)
     near: dict[str, Neighbour] = field(default_factory=dict)
-    text_depth: int = 0
     semantic_ranks: dict[str, int] = field(default_factory=dict)
-    scores: dict[str, float] = field(default_factory=dict)
+    engine: str | None = None
+    engine_reason: str | None = None
+    degraded: str | None = None
 
 
 class Retrieval:
     """Searches one lab."""
 
-    def __init__(self, storage: Storage, index: Index, *, fusion: Fusion, clock: Callable[[], datetime]) -> None:
+    def __init__(self, storage: Storage, index: Index, *, clock: Callable[[], datetime]) -> None:
         self._storage = storage
         self._index = index
-        self._fusion = fusion
         self._clock = clock
 
     def search(
@@ -153,7 +168,7 @@ class Retrieval:
         *,
         k: int,
         method: SearchMethod,
-        fusion: Fusion | None,
+        ranking: Ranking,
         min_similarity: float | None,
         where: Sequence[Condition],
         filters: Mapping[str, Any],
@@ -161,11 +176,28 @@ class Retrieval:
     ) -> SearchAnswer:
         """Answer a query. Every text is legal; raises `InvalidValue`, and `ModelUnavailable` for semantic."""
         started = time.perf_counter()
-        k, fusion = self._checked(query, k, method, fusion or self._fusion, min_similarity)
+        k = self._checked(query, k, method, ranking, min_similarity)
         query = query.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text to any engine
-        terms = query_terms(query)
-        depth = max(CANDIDATES, k)
-        found, engine, reason, degraded = _Found(text_depth=depth), None, None, None
+        found = self.find(query, depth=max(ranking.candidates, k), method=method, ranking=ranking, where=where)
+        scores = fused(found, method="text" if found.degraded else method, ranking=ranking)
+        if min_similarity is not None and found.degraded is None:
+            scores = {
+                context_id: score
+                for context_id, score in scores.items()
+                if context_id in found.near and found.near[context_id].similarity >= min_similarity
+            }
+        ranked = sorted(scores, key=lambda context_id: (-scores[context_id], context_id))[:k]
+        hits = self._explained(contexts_of(ranked), found, scores, found.terms if method != "semantic" else [])
+        top = max((near.similarity for near in found.near.values()), default=None)
+        duration_ms = (time.perf_counter() - started) * 1000
+        engines = (found.engine, found.engine_reason)
+        return SearchAnswer(hits, query, method, found.degraded, *engines, duration_ms, filters, top)
+
+    def find(
+        self, query: str, *, depth: int, method: SearchMethod, ranking: Ranking, where: Sequence[Condition]
+    ) -> Found:
+        """Return the candidates of a query, each ranking read to `depth`. Raises `ModelUnavailable` for semantic."""
+        found = Found(depth, query_terms(query))
         meant = None
         if method != "text" and query.strip():
             try:
@@ -173,39 +205,36 @@ class Retrieval:
             except ModelUnavailable as exc:
                 if method == "semantic":
                     raise
-                degraded = str(exc)
-                warnings.warn(f"hybrid search answers by text alone: {exc}", DegradedSearchWarning, stacklevel=4)
+                found.degraded = str(exc)
+                warnings.warn(f"hybrid search answers by text alone: {exc}", DegradedSearchWarning, stacklevel=5)
         if meant is not None:
             answer = self._storage.nearest(meant[1], set_key=meant[0].set_key, k=depth, where=where)
-            engine, reason = answer.engine, answer.reason
+            found.engine, found.engine_reason = answer.engine, answer.reason
             found.near = {item.context_id: item for item in answer.neighbours}
             found.semantic_ranks = {item.context_id: rank for rank, item in enumerate(answer.neighbours, 1)}
-        if method != "semantic" and terms:
-            matches = self._storage.match_text(terms, k=depth, where=where, include=list(found.near))
+        if method != "semantic" and found.terms:
+            weights, include = ranking.text_column_weights, list(found.near)
+            matches = self._storage.match_text(
+                found.terms, k=depth, where=where, include=include, column_weights=weights
+            )
             found.text = {item.context_id: item for item in matches}
         if method == "hybrid" and meant is not None:
             unknown = [context_id for context_id in found.text if context_id not in found.near]
             found.near |= self._storage.similarities(meant[1], set_key=meant[0].set_key, context_ids=unknown)
-        _score(found, method=method if degraded is None else "text", fusion=fusion)
-        if min_similarity is not None and degraded is None:
-            found.scores = {
-                context_id: score
-                for context_id, score in found.scores.items()
-                if context_id in found.near and found.near[context_id].similarity >= min_similarity
-            }
-        ranked = sorted(found.scores, key=lambda context_id: (-found.scores[context_id], context_id))[:k]
-        hits = self._explained(contexts_of(ranked), found, terms if method != "semantic" else [])
-        duration_ms = (time.perf_counter() - started) * 1000
-        return SearchAnswer(hits, query, method, degraded, engine, reason, duration_ms, filters)
+        return found
 
     @staticmethod
-    def _checked(query: str, k: int, method: str, fusion: str, min_similarity: float | None) -> tuple[int, Any]:
+    def _checked(query: str, k: int, method: str, ranking: Ranking, min_similarity: float | None) -> int:
         if not isinstance(query, str):
             raise InvalidValue(f"query={shortened(query)} is a {type(query).__name__}: give a str")
         if method not in METHODS:
             raise InvalidValue(f"method={method!r}{did_you_mean(str(method), METHODS)}")
-        if fusion not in ("scores", "rrf"):
-            raise InvalidValue(f"fusion={fusion!r}: give 'scores' or 'rrf'")
+        if ranking.fusion not in ("scores", "rrf"):
+            raise InvalidValue(f"fusion={ranking.fusion!r}: give 'scores' or 'rrf'")
+        if not 0 <= amount_value(ranking.text_weight, "text_weight") <= 1:
+            raise InvalidValue(
+                f"text_weight={ranking.text_weight!r}: give a share from 0 (vectors alone) to 1 (text alone)"
+            )
         if min_similarity is not None:
             if method == "text":
                 raise InvalidValue(
@@ -217,9 +246,11 @@ class Retrieval:
                 or min_similarity != min_similarity
             ):
                 raise InvalidValue(f"min_similarity={min_similarity!r}: give a number, under cosine from -1 to 1")
-        return positive_integer(k, "k", at_most=MAX_K), fusion
+        return positive_integer(k, "k", at_most=MAX_K)
 
-    def _explained(self, contexts: Sequence[Context], found: _Found, terms: Sequence[str]) -> list[SearchHit]:
+    def _explained(
+        self, contexts: Sequence[Context], found: Found, scores: Mapping[str, float], terms: Sequence[str]
+    ) -> list[SearchHit]:
         ids = [item.id for item in contexts]
         matched = self._storage.matched_terms(terms, ids) if terms else {}
         without_chunk = [item.id for item in contexts if item.id not in found.near and len(item.content) <= LONG_CHARS]
@@ -234,8 +265,8 @@ class Retrieval:
                 SearchHit(
                     rank=rank,
                     context=context,
-                    score=found.scores[context.id],
-                    text_rank=text.rank if text and text.rank <= found.text_depth else None,
+                    score=scores[context.id],
+                    text_rank=text.rank if text and text.rank <= found.depth else None,
                     text_score=text.score if text else None,
                     semantic_rank=found.semantic_ranks.get(context.id),
                     similarity=near.similarity if near else None,
@@ -279,31 +310,33 @@ def _densest(content: str, terms: Sequence[str]) -> tuple[int | None, int | None
     return (start, min(start + WINDOW_CHARS, len(content))) if places else (None, None)
 
 
-def _score(found: _Found, *, method: str, fusion: Fusion) -> None:
-    """Give every candidate its score.
+def fused(found: Found, *, method: str, ranking: Ranking) -> dict[str, float]:
+    """Return every candidate's score.
 
-    `scores`: each ranker's score divided by the query's best, averaged with equal weights, both known for the union
-    of the candidates (a convex combination, Bruch et al. 2023, arXiv:2210.11934). `rrf`: reciprocal rank fusion,
+    `scores`: each ranker's score divided by the query's best, averaged with the ranking's weights, both known for the
+    union of the candidates (a convex combination, Bruch et al. 2023, arXiv:2210.11934). `rrf`: reciprocal rank fusion,
     scaled so that first in both rankings is 1.
     """
     if method == "text":
-        found.scores = {context_id: match.score for context_id, match in found.text.items()}
-    elif method == "semantic":
-        found.scores = {context_id: near.similarity for context_id, near in found.near.items()}
-    elif fusion == "rrf":
-        text_ranks = {context_id: m.rank for context_id, m in found.text.items() if m.rank <= found.text_depth}
-        for ranks in (text_ranks, found.semantic_ranks):
+        return {context_id: match.score for context_id, match in found.text.items()}
+    if method == "semantic":
+        return {context_id: near.similarity for context_id, near in found.near.items()}
+    of_text, of_near = ranking.text_weight, 1 - ranking.text_weight
+    scores: dict[str, float] = {}
+    if ranking.fusion == "rrf":
+        text_ranks = {context_id: m.rank for context_id, m in found.text.items() if m.rank <= found.depth}
+        for weight, ranks in ((of_text, text_ranks), (of_near, found.semantic_ranks)):
             for context_id, rank in ranks.items():
-                found.scores[context_id] = found.scores.get(context_id, 0.0) + (RRF_K + 1) / (RRF_K + rank) / 2
-    else:
-        best_text = max((match.score for match in found.text.values()), default=0.0)
-        best_near = max((near.similarity for near in found.near.values()), default=0.0)
-        for context_id in found.text.keys() | found.near.keys():
-            text, near = found.text.get(context_id), found.near.get(context_id)
-            found.scores[context_id] = (
-                (text.score / best_text if text and best_text > 0 else 0.0)
-                + (max(near.similarity, 0.0) / best_near if near and best_near > 0 else 0.0)
-            ) / 2
+                scores[context_id] = scores.get(context_id, 0.0) + weight * (RRF_K + 1) / (RRF_K + rank)
+        return scores
+    best_text = max((match.score for match in found.text.values()), default=0.0)
+    best_near = max((near.similarity for near in found.near.values()), default=0.0)
+    for context_id in found.text.keys() | found.near.keys():
+        text, near = found.text.get(context_id), found.near.get(context_id)
+        scores[context_id] = of_text * (text.score / best_text if text and best_text > 0 else 0.0) + of_near * (
+            max(near.similarity, 0.0) / best_near if near and best_near > 0 else 0.0
+        )
+    return scores
 
 
 def hit_row(hit: SearchHit) -> dict[str, Any]:

@@ -32,6 +32,7 @@ SEARCH_DTYPES = {
     "engine": "str",
     "degraded": "str",
     "duration_ms": "float64",
+    "top_similarity": "float64",
 }
 ACCESS_DTYPES = {
     "access_id": "str",

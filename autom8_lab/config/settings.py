@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -51,6 +51,11 @@ class LabConfig(BaseSettings):
     metric: Metric = Field("cosine", description="Similarity of vectors: cosine, l2 (1/(1+distance)) or dot.")
     vector_engine: VectorEngine = Field("auto", description="auto, sqlite-vec or exact.")
     fusion: Fusion = Field("scores", description="How hybrid search joins its rankings: scores or rrf.")
+    text_weight: float = Field(0.5, ge=0, le=1, description="Text ranker's share of a hybrid score; vectors: the rest.")
+    text_column_weights: dict[Literal["content", "topic", "summary"], Annotated[float, Field(ge=0, le=1_000)]] = Field(
+        default_factory=dict, description="How much a word counts in text search, by where it stands; 1 if not named."
+    )
+    candidates: int = Field(100, ge=1, le=10_000, description="How deep each ranking is read before they are joined.")
     similarity_threshold: float | None = Field(
         None, ge=-1, description="min_similarity of semantic and hybrid searches that give none."
     )

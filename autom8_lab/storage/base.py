@@ -129,11 +129,18 @@ class Storage(ABC):
 
     @abstractmethod
     def match_text(
-        self, terms: Sequence[str], *, k: int, where: Where = (), include: Sequence[str] = ()
+        self,
+        terms: Sequence[str],
+        *,
+        k: int,
+        where: Where = (),
+        include: Sequence[str] = (),
+        column_weights: Mapping[str, float] | None = None,
     ) -> list[TextMatch]:
         """Rank contexts by BM25 over the terms joined by OR; ties by id.
 
-        Returns the best k, and after them those of `include` that match but ranked lower.
+        Returns the best k, and after them those of `include` that match but ranked lower. `column_weights` says how
+        much a word counts in "content", "topic" and "summary"; 1 where nothing is said.
         """
 
     @abstractmethod

@@ -389,6 +389,31 @@ def _(database: Database) -> None:
     _drop(database, "settings_log")
 
 
+@migrations()
+def m007_tuning(database: Database) -> None:
+    """Judgments of what answers a query; which settings were applied together; how near a search came."""
+    database.table("judged_queries").create(
+        {"query_id": str, "query": str, "at": str}, pk="query_id", not_null={"query", "at"}, strict=True
+    ).create_index(["query"], unique=True)
+    # No foreign key to the context: a deleted one comes back with its judgment when it is stored again.
+    database.table("judgments").create(
+        {"query_id": str, "context_id": str, "grade": int, "agent": str, "at": str},
+        pk=("query_id", "context_id"),
+        not_null={"grade", "at"},
+        foreign_keys=[_reference("judgments", "query_id", "judged_queries", "query_id", "CASCADE")],
+        strict=True,
+    )
+    database.table("settings_log").add_column("application_id", str)
+    database.table("access_log").add_column("top_similarity", float)
+
+
+@reverse_of(m007_tuning)
+def _(database: Database) -> None:
+    _drop(database, "judgments", "judged_queries")
+    database.execute("ALTER TABLE settings_log DROP COLUMN application_id")
+    database.execute("ALTER TABLE access_log DROP COLUMN top_similarity")
+
+
 def names() -> list[str]:
     """Return the names of all migrations, in order."""
     return list(reverses)

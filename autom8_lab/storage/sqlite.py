@@ -213,12 +213,21 @@ class SQLiteStorage(SQLiteColumns):
     # Text
 
     def match_text(
-        self, terms: Sequence[str], *, k: int, where: Where = (), include: Sequence[str] = ()
+        self,
+        terms: Sequence[str],
+        *,
+        k: int,
+        where: Where = (),
+        include: Sequence[str] = (),
+        column_weights: Mapping[str, float] | None = None,
     ) -> list[TextMatch]:
         """See `Storage.match_text`."""
         with self._pool.reader() as database:
             where, columns = self._effective(database, where), self._columns(database, CONTEXTS)
-            return sqlite_text.match_text(database, terms, k=k, where=where, include=include, columns=columns)
+            weights = column_weights or {}
+            return sqlite_text.match_text(
+                database, terms, k=k, where=where, include=include, columns=columns, weights=weights
+            )
 
     def matched_terms(self, terms: Sequence[str], context_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """See `Storage.matched_terms`."""

@@ -13,6 +13,7 @@ from .base import Where
 from .sql import where_clause
 
 FTS = "context_registry_fts"
+INDEXED = ("content", "topic", "summary")
 
 
 def _any_of(terms: Sequence[str]) -> str:
@@ -28,11 +29,16 @@ def match_text(
     where: Where,
     include: Sequence[str],
     columns: Mapping[str, Any],
+    weights: Mapping[str, float],
 ) -> list[TextMatch]:
     """See `Storage.match_text`."""
     if not terms:
         return []
     filters, parameters = where_clause(where, columns, prefix="c.")
+    if any(weights.get(name, 1.0) != 1.0 for name in INDEXED):
+        # FTS5 reads the ranking function with its arguments from a text, and goes on sorting by itself.
+        filters = f"{filters or ' WHERE 1'} AND {FTS}.rank MATCH ?"
+        parameters.append(f"bm25({', '.join(repr(float(weights.get(name, 1.0))) for name in INDEXED)})")
     select = f"""
         SELECT c.id, -{FTS}.rank AS score FROM {FTS} JOIN context_registry c ON c.context_key = {FTS}.rowid
         {filters or "WHERE 1"} AND {FTS} MATCH ?

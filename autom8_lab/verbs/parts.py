@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .. import retrieval
 from ..access import AccessLog
 from ..analysis.of_lab import Analysis
+from ..applied import AppliedSettings
 from ..contexts import Contexts
 from ..errors import InvalidValue
 from ..indexing import Index
@@ -61,7 +62,8 @@ class Parts:
             raise
         self._contexts = Contexts(self._storage, self._index, clock=clock)
         self._storing = Storing(self._storage, self._contexts, clock=clock)
-        self._retrieval = Retrieval(self._storage, self._index, fusion=config.fusion, clock=clock)
+        self._retrieval = Retrieval(self._storage, self._index, clock=clock)
+        self._settings = AppliedSettings(self._storage, self._index, config, clock=clock)
         self._access = AccessLog(self._storage, enabled=config.access_log, agent=config.agent, clock=clock)
         self._ledger = Ledger(self._storage, prices, resolve=self._contexts.resolve, clock=clock, agent=config.agent)
         self._analysis = Analysis(self._storage, self._ledger, clock=clock)

@@ -39,12 +39,14 @@ class SearchVerbs(Parts):
         include_expired: bool = False,
         include_superseded: bool = False,
         fusion: Fusion | None = None,
+        text_weight: float | None = None,
     ) -> list[SearchHit]:
         """Return the k best contexts for a query, each with what put it there.
 
         "text" ranks by BM25, "semantic" by the similarity of the best chunk, "hybrid" joins both. Every text is a
         legal query. Filters (see `list_contexts`) work below the ranking, so k results come back when k exist;
-        `min_similarity` drops results that are less similar. Without the embedding model hybrid answers by text
+        `min_similarity` drops results that are less similar. In a hybrid score the text ranker has the share
+        `text_weight`, the vectors the rest. What is not given is as applied (see `apply`), else as configured. Without the embedding model hybrid answers by text
         and warns (`DegradedSearchWarning`); semantic raises `ModelUnavailable`.
         """
         given = {
@@ -58,7 +60,8 @@ class SearchVerbs(Parts):
             "include_expired": include_expired,
             "include_superseded": include_superseded,
         }
-        return self._answer(query, k=k, method=method, min_similarity=min_similarity, fusion=fusion, given=given).hits
+        ranking = {"fusion": fusion, "text_weight": text_weight}
+        return self._answer(query, k=k, method=method, min_similarity=min_similarity, ranking=ranking, given=given).hits
 
     def search_df(
         self,
@@ -77,6 +80,7 @@ class SearchVerbs(Parts):
         include_expired: bool = False,
         include_superseded: bool = False,
         fusion: Fusion | None = None,
+        text_weight: float | None = None,
     ) -> pd.DataFrame:
         """Return the k best contexts for a query as a frame, best first; see `search`.
 
@@ -95,7 +99,8 @@ class SearchVerbs(Parts):
             "include_expired": include_expired,
             "include_superseded": include_superseded,
         }
-        answer = self._answer(query, k=k, method=method, min_similarity=min_similarity, fusion=fusion, given=given)
+        ranking = {"fusion": fusion, "text_weight": text_weight}
+        answer = self._answer(query, k=k, method=method, min_similarity=min_similarity, ranking=ranking, given=given)
         names = ("query", "method", "degraded", "engine", "engine_reason", "duration_ms")
         attrs = {name: getattr(answer, name) for name in names}
         return frame([retrieval.hit_row(hit) for hit in answer.hits], retrieval.COLUMNS, attrs=attrs)
@@ -107,16 +112,16 @@ class SearchVerbs(Parts):
         k: int,
         method: SearchMethod,
         min_similarity: float | None,
-        fusion: Fusion | None,
+        ranking: dict[str, Any],
         given: dict[str, Any],
     ) -> SearchAnswer:
         if min_similarity is None and method != "text":
-            min_similarity = self.config.similarity_threshold
+            min_similarity = self._settings.value("similarity_threshold")
         answer = self._retrieval.search(
             query,
             k=k,
             method=method,
-            fusion=fusion,
+            ranking=self._settings.ranking(ranking),
             min_similarity=min_similarity,
             where=self._where(**given),
             filters=_given_filters(given),
