@@ -9,6 +9,8 @@ from sqlite_utils.db import ForeignKey
 from sqlite_utils.migrations import Migrations
 from sqlite_utils.utils import sqlite3
 
+from .checksums import add_checksums, drop_checksums
+
 Step = Callable[[Database], None]
 SET_NAME = "autom8_lab"
 migrations = Migrations(SET_NAME)
@@ -412,6 +414,42 @@ def _(database: Database) -> None:
     _drop(database, "judgments", "judged_queries")
     database.execute("ALTER TABLE settings_log DROP COLUMN application_id")
     database.execute("ALTER TABLE access_log DROP COLUMN top_similarity")
+
+
+SEALED = (
+    "context_registry",
+    "context_aliases",
+    "embedding_sets",
+    "embeddings",
+    "agent_decisions",
+    "decision_contexts",
+    "usage_ledger",
+    "access_log",
+    "access_results",
+    "settings_log",
+    "judged_queries",
+    "judgments",
+)
+
+
+@migrations()
+def m008_checksums(database: Database) -> None:
+    """A checksum for every row, so that damage is found; what was done to look after the file."""
+    for table in SEALED:
+        add_checksums(database, table)
+    database.table("care_log").create(
+        {"care_key": int, "at": str, "kind": str, "details": str},
+        pk="care_key",
+        not_null={"at", "kind", "details"},
+        strict=True,
+    )
+
+
+@reverse_of(m008_checksums)
+def _(database: Database) -> None:
+    _drop(database, "care_log")
+    for table in reversed(SEALED):
+        drop_checksums(database, table)
 
 
 def names() -> list[str]:

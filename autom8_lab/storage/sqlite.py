@@ -25,11 +25,11 @@ from ..errors import (
     did_you_mean,
 )
 from ..records import Chunk, Condition, Nearest, Neighbour, TextMatch
-from . import migrations, sqlite_text
+from . import checksums, migrations, sqlite_text
 from .base import Row, Unit, Where
 from .pool import MEMORY, ConnectionPool, Transaction
 from .sql import decoded, encoded, order_clause, where_clause
-from .sqlite_columns import SQLiteColumns
+from .sqlite_care import SQLiteCare
 from .sqlite_vectors import SQLiteVectors, current_position, load_extension
 
 if TYPE_CHECKING:
@@ -56,12 +56,13 @@ class _SQLiteUnit(Unit):
             operation(*arguments, **options)
 
 
-class SQLiteStorage(SQLiteColumns):
+class SQLiteStorage(SQLiteCare):
     """A lab in one SQLite file, or in memory. Opening migrates an older file and refuses a newer or foreign one."""
 
     def __init__(self, config: LabConfig, *, migrate: bool = True) -> None:
         self.path = config.db_path
         self._columns_of: dict[str, dict[str, Any]] = {}
+        self._seals = checksums.Seals()
         self._vectors = SQLiteVectors(metric=config.metric, engine=config.vector_engine)
         _look_at(self.path, read_only=config.read_only)
         refusal = _why_read_only(self.path, asked=config.read_only)
@@ -85,6 +86,7 @@ class SQLiteStorage(SQLiteColumns):
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         self._vectors.missing = load_extension(connection)
+        checksums.register(connection)
 
     def _open(self, *, migrate: bool) -> None:
         if not self.read_only and (self._pool.in_memory or Path(self.path).stat().st_size == 0):
@@ -113,7 +115,8 @@ class SQLiteStorage(SQLiteColumns):
             }
             if table not in known:
                 raise InvalidValue(f"no table {table!r}{did_you_mean(table, known)}")
-            self._columns_of[table] = {row[1]: row[2] for row in database.execute(f'PRAGMA table_info("{table}")')}
+            info = database.execute(f'PRAGMA table_info("{table}")')
+            self._columns_of[table] = {row[1]: row[2] for row in info if row[1] != checksums.COLUMN}
         return self._columns_of[table]
 
     @staticmethod
@@ -151,12 +154,14 @@ class SQLiteStorage(SQLiteColumns):
         with self._write(self.insert, table, rows, ignore_existing=ignore_existing) as transaction:
             columns = self._columns(transaction.database, table)
             self._refuse_unknown(table, names, columns)
+            cells = [[encoded(row[name]) for name in names] for row in rows]
+            if seal := self._seals.of(transaction.database, table):
+                for row_cells, checksum in zip(cells, seal.of_rows(names, cells), strict=True):
+                    row_cells.append(checksum)
+                names = [*names, checksums.COLUMN]
             quoted, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
             verb = "INSERT OR IGNORE" if ignore_existing else "INSERT"
-            cursor = transaction.database.conn.executemany(
-                f'{verb} INTO "{table}" ({quoted}) VALUES ({marks})',
-                [[encoded(row[name]) for name in names] for row in rows],
-            )
+            cursor = transaction.database.conn.executemany(f'{verb} INTO "{table}" ({quoted}) VALUES ({marks})', cells)
             return int(cursor.rowcount)
 
     def update(self, table: str, where: Where, changes: Mapping[str, Any]) -> int:
@@ -170,6 +175,7 @@ class SQLiteStorage(SQLiteColumns):
             cursor = transaction.database.conn.execute(
                 f'UPDATE "{table}" SET {assignments}{filters}', [*values, *parameters]
             )
+            self._seals.after_update(transaction.database, table, changes)
             return int(cursor.rowcount)
 
     def delete(self, table: str, where: Where) -> int:
@@ -177,6 +183,7 @@ class SQLiteStorage(SQLiteColumns):
         with self._write(self.delete, table, where) as transaction:
             filters, parameters = where_clause(where, self._columns(transaction.database, table))
             cursor = transaction.database.conn.execute(f'DELETE FROM "{table}"{filters}', parameters)
+            self._seals.after_delete(transaction.database, table)
             transaction.vectors_changed |= table in (CONTEXTS, "context_chunks", "embedding_sets")
             return int(cursor.rowcount)
 
@@ -304,7 +311,8 @@ class SQLiteStorage(SQLiteColumns):
             if row is None:
                 raise ContextNotFound(f"no context {context_id!r} to put chunks to")
             if set_key is not None:
-                self._vectors.put_chunks(database, row[0], chunks, set_key=set_key, vectors=vectors)
+                seal = self._seals.of(database, "embeddings")
+                self._vectors.put_chunks(database, row[0], chunks, set_key=set_key, vectors=vectors, seal=seal)
             if content_changed:
                 database.conn.execute(
                     "DELETE FROM context_chunks WHERE context_key = ? AND set_key IS NOT ?", [row[0], set_key]
@@ -327,8 +335,12 @@ class SQLiteStorage(SQLiteColumns):
         """See `Storage.touch`."""
         with self._write(self.touch, accesses) as transaction:
             transaction.database.conn.executemany(
-                f"UPDATE {CONTEXTS} SET accessed_at = ?, access_count = access_count + ? WHERE id = ?",
-                [(encoded(at), count, context_id) for context_id, (at, count) in accesses.items()],
+                f"UPDATE {CONTEXTS} SET accessed_at = ?1, access_count = access_count + ?2,"
+                f" {checksums.COLUMN} = {checksums.AFTER_ACCESS} WHERE id = ?4",
+                [
+                    (encoded(at), count, checksums.access_code(encoded(at)), context_id)
+                    for context_id, (at, count) in accesses.items()
+                ],
             )
 
     # Transactions, schema, state
@@ -387,29 +399,9 @@ class SQLiteStorage(SQLiteColumns):
                 if count == target:
                     break
                 step = migrations.apply_next if count < target else migrations.revert_last
-                step(transaction.database)
+                with self._seals.kept(transaction.database):
+                    step(transaction.database)
         self._columns_of.clear()
-
-    def health(self) -> dict[str, Any]:
-        """See `Storage.health`."""
-        engine, reason = self._vectors.chosen_engine()
-        with self._pool.reader() as database:
-            pages, size, free = (
-                database.execute(f"PRAGMA {name}").fetchone()[0]
-                for name in ("page_count", "page_size", "freelist_count")
-            )
-            mode = database.execute("PRAGMA journal_mode").fetchone()[0]
-        return {
-            "path": self.path,
-            "file_bytes": pages * size,
-            "free_bytes": free * size,
-            "journal_mode": mode,
-            "sqlite_version": sqlite3.sqlite_version,
-            "driver": sqlite3.__name__,
-            "vector_engine": engine,
-            "vector_engine_reason": reason,
-            "read_only": self.read_only,
-        }
 
     def close(self) -> None:
         """See `Storage.close`."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..records import Group, Measure
 from .base import Coded, Storage, Where
+from .checksums import COLUMN, Seal, Seals
 from .sql import DOCUMENTS, TIMES, decoded, encoded, order_clause, where_clause
 
 if TYPE_CHECKING:
@@ -43,23 +44,31 @@ PERIODS = {
 
 
 def append(
-    database: Database, table: str, columns: Mapping[str, Columnar], *, unique: Sequence[str]
+    database: Database, table: str, columns: Mapping[str, Columnar], *, unique: Sequence[str], seal: Seal | None
 ) -> tuple[list[int], list[bool]]:
     """See `Storage.append`; inside the caller's transaction."""
+    names = tuple(columns)
+    rows: Sequence[Sequence[Any]]
     if all(type(column) is list and len(column) == 1 for column in columns.values()):
-        rows = [tuple([encoded(column[0]) for column in columns.values()])]  # one call while it is running: be quick
+        row = [encoded(column[0]) for column in columns.values()]  # one call while it is running: be quick
+        rows = [row if seal is None else [*row, *seal.of_rows(names, [row])]]
     else:
-        rows = list(zip(*(_stored(column) for column in columns.values()), strict=True))
+        stored = [_stored(column) for column in columns.values()]
+        if seal is not None:
+            stored.append(seal.of_columns(names, list(columns.values()), stored))
+        rows = list(zip(*stored, strict=True))
+    if seal is not None:
+        names = (*names, COLUMN)
     connection = database.conn
     last: int = connection.execute(f'SELECT coalesce(max(rowid), 0) FROM "{table}"').fetchone()[0]
-    added = connection.executemany(_insertion(table, tuple(columns), tuple(unique)), rows).rowcount
+    added = connection.executemany(_insertion(table, names, tuple(unique)), rows).rowcount
     if added == len(rows):
         return list(range(last + 1, last + 1 + added)), [True] * added
     # SQLite numbers the rows it adds one after the other, so a key tells whether this call added the row.
-    names = list(zip(*(_stored(columns[name]) for name in unique), strict=True))
-    taken = _keys_of(database, table, unique, names)
+    given = list(zip(*(_stored(columns[name]) for name in unique), strict=True))
+    taken = _keys_of(database, table, unique, given)
     keys, new = [], []
-    for name in names:
+    for name in given:
         key = taken.get(name)
         new.append(key is None or key == last + 1)
         last += new[-1]
@@ -305,6 +314,7 @@ class SQLiteColumns(Storage):
     """The operations of `SQLiteStorage` that move whole columns."""
 
     _pool: ConnectionPool
+    _seals: Seals
 
     @abstractmethod
     def _columns(self, database: Database, table: str) -> dict[str, Any]: ...
@@ -324,13 +334,16 @@ class SQLiteColumns(Storage):
         """See `Storage.append`."""
         with self._write(self.append, table, columns, unique=unique) as transaction:
             self._refuse_unknown(table, [*columns, *unique], self._columns(transaction.database, table))
-            return append(transaction.database, table, columns, unique=unique)
+            seal = self._seals.of(transaction.database, table)
+            return append(transaction.database, table, columns, unique=unique, seal=seal)
 
     def update_each(self, table: str, columns: Mapping[str, Columnar], *, key: str) -> int:
         """See `Storage.update_each`."""
         with self._write(self.update_each, table, columns, key=key) as transaction:
             self._refuse_unknown(table, [*columns, key], self._columns(transaction.database, table))
-            return update_each(transaction.database, table, columns, key=key)
+            count = update_each(transaction.database, table, columns, key=key)
+            self._seals.after_update(transaction.database, table, columns)
+            return count
 
     def columns(
         self,

@@ -17,9 +17,11 @@ from ..records import Chunk, Metric, Nearest, Neighbour, VectorEngine
 from ..vectors.exact import VectorMatrix
 from ..vectors.similarity import Array32, checked, similarity
 from .base import Where
+from .checksums import Seal
 from .sql import where_clause
 
 VEC_TABLE = "vec_embeddings"
+EMBEDDING = ("chunk_hash", "model_id", "dimensions", "vector")
 VEC_LIMIT = 4096  # sqlite-vec refuses a larger k
 VEC_METRICS: dict[Metric, str] = {"cosine": "cosine", "l2": "L2"}
 
@@ -102,17 +104,20 @@ class SQLiteVectors:
         *,
         set_key: int,
         vectors: Mapping[str, Array32],
+        seal: Seal | None,
     ) -> None:
-        """See `Storage.put_chunks`."""
+        """See `Storage.put_chunks`; `seal` is that of the embeddings."""
         model_id, dimensions = database.execute(
             "SELECT model_id, dimensions FROM embedding_sets WHERE set_key = ?", [set_key]
         ).fetchone()
+        rows = [
+            (name, model_id, dimensions, checked(vector, dimensions=dimensions)[0].tobytes())
+            for name, vector in vectors.items()
+        ]
+        checksums = [None] * len(rows) if seal is None else seal.of_rows(EMBEDDING, rows)
         database.conn.executemany(
-            "INSERT OR IGNORE INTO embeddings (chunk_hash, model_id, dimensions, vector) VALUES (?, ?, ?, ?)",
-            [
-                (name, model_id, dimensions, checked(vector, dimensions=dimensions)[0].tobytes())
-                for name, vector in vectors.items()
-            ],
+            f"INSERT OR IGNORE INTO embeddings ({', '.join(EMBEDDING)}, checksum) VALUES (?, ?, ?, ?, ?)",
+            [(*row, checksum) for row, checksum in zip(rows, checksums, strict=True)],
         )
         old = {
             tuple(row[1:]): row[0]
