@@ -60,4 +60,7 @@ def fill(lab: Lab, *, contexts: int = 40, calls: int = 60) -> None:
     )
     setting = {"at": NOON, "setting": "similarity_threshold", "value": "0.31", "evidence": {"n": 40}}
     lab._storage.insert("settings_log", [setting])
+    lab._storage.insert("judged_queries", [{"query_id": "q1", "query": "harbour tide", "at": NOON}])
+    judgment = {"query_id": "q1", "context_id": "note-00001", "grade": 2, "agent": None, "at": NOON}
+    lab._storage.insert("judgments", [judgment])
     lab._access.flush()

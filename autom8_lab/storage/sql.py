@@ -21,7 +21,7 @@ TIMES = {
     "first_at",
     "last_at",
 }
-DOCUMENTS = {"metadata", "candidates", "filters", "evidence"}
+DOCUMENTS = {"metadata", "candidates", "filters", "evidence", "details"}
 FLAGS = {"pinned", "success"}
 PLAIN = {str, int, float, bytes}  # what SQLite takes as it is
 
