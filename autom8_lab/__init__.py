@@ -90,8 +90,11 @@ cost_df = _verb(Lab.cost_df)
 decisions_df = _verb(Lab.decisions_df)
 delete_context = _verb(Lab.delete_context)
 embed_contexts = _verb(Lab.embed_contexts)
+evaluate_search = _verb(Lab.evaluate_search)
 get_context = _verb(Lab.get_context)
 health = _verb(Lab.health)
+judge = _verb(Lab.judge)
+judgments_df = _verb(Lab.judgments_df)
 latency_df = _verb(Lab.latency_df)
 ledger_df = _verb(Lab.ledger_df)
 list_contexts = _verb(Lab.list_contexts)
@@ -162,9 +165,12 @@ __all__ = [
     "decisions_df",
     "delete_context",
     "embed_contexts",
+    "evaluate_search",
     "get_context",
     "get_migration_status",
     "health",
+    "judge",
+    "judgments_df",
     "latency_df",
     "ledger_df",
     "list_contexts",

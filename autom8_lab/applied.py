@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 from .errors import InvalidValue, NotFound, SettingMismatchWarning, did_you_mean
@@ -95,14 +96,15 @@ class AppliedSettings:
         return default
 
     def ranking(self, given: Mapping[str, Any]) -> Ranking:
-        """Return how searches rank, with what the call gives in place of what is in force."""
+        """Return how searches rank, with what the call gives in place of what is in force. Raises `InvalidValue`."""
         applied = self.in_force()
         values = {}
         for name in RANKING:
             chosen = given.get(name)
-            if chosen is None:
-                chosen = self.value(name) if name in applied else getattr(self._config, name)
-            values[name] = chosen
+            if chosen is not None:
+                values[name] = _checked(name, chosen, "search")
+            else:
+                values[name] = self.value(name) if name in applied else getattr(self._config, name)
         return Ranking(**values)
 
     def binding(self) -> Binding:
@@ -218,16 +220,12 @@ def _checked(name: str, value: Any, kind: str) -> Any:
     """Return a setting's value as it is kept. Raises `InvalidValue` for a value, or name, that nothing can use."""
     name_value(name, "setting")
     if name in CONFIGURED:
-        from pydantic import TypeAdapter, ValidationError
-
-        from .config import LabConfig
+        from pydantic import ValidationError
 
         if isinstance(value, bool):
             raise InvalidValue(f"{name}={value}: give a number, not True or False")
-        field = LabConfig.model_fields[name]
         try:
-            wanted: Any = Annotated[field.annotation, field]
-            return TypeAdapter(wanted).validate_python(value)
+            return _reader_of(name).validate_python(value)
         except ValidationError as exc:
             raise InvalidValue(f"{name}={shortened(value)}: {exc.errors()[0]['msg']}") from exc
     if name in DOCUMENTS:
@@ -239,3 +237,15 @@ def _checked(name: str, value: Any, kind: str) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InvalidValue(f"{name}={shortened(value)}: a threshold is a finite number")
     return value
+
+
+@lru_cache
+def _reader_of(name: str) -> Any:
+    """Return what reads a value of a configured setting as the configuration itself does."""
+    from pydantic import TypeAdapter
+
+    from .config import LabConfig
+
+    field = LabConfig.model_fields[name]
+    wanted: Any = Annotated[field.annotation, field]
+    return TypeAdapter(wanted)

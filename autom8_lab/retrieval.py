@@ -25,7 +25,6 @@ from .records import (
     TextMatch,
 )
 from .validation import (
-    amount_value,
     flag_value,
     integer_value,
     metadata_value,
@@ -176,18 +175,11 @@ class Retrieval:
     ) -> SearchAnswer:
         """Answer a query. Every text is legal; raises `InvalidValue`, and `ModelUnavailable` for semantic."""
         started = time.perf_counter()
-        k = self._checked(query, k, method, ranking, min_similarity)
+        k = self._checked(query, k, method, min_similarity)
         query = query.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text to any engine
         found = self.find(query, depth=max(ranking.candidates, k), method=method, ranking=ranking, where=where)
-        scores = fused(found, method="text" if found.degraded else method, ranking=ranking)
-        if min_similarity is not None and found.degraded is None:
-            scores = {
-                context_id: score
-                for context_id, score in scores.items()
-                if context_id in found.near and found.near[context_id].similarity >= min_similarity
-            }
-        ranked = sorted(scores, key=lambda context_id: (-scores[context_id], context_id))[:k]
-        hits = self._explained(contexts_of(ranked), found, scores, found.terms if method != "semantic" else [])
+        scores = dict(ranked(found, k=k, method=method, ranking=ranking, min_similarity=min_similarity))
+        hits = self._explained(contexts_of(list(scores)), found, scores, found.terms if method != "semantic" else [])
         top = max((near.similarity for near in found.near.values()), default=None)
         duration_ms = (time.perf_counter() - started) * 1000
         engines = (found.engine, found.engine_reason)
@@ -224,17 +216,11 @@ class Retrieval:
         return found
 
     @staticmethod
-    def _checked(query: str, k: int, method: str, ranking: Ranking, min_similarity: float | None) -> int:
+    def _checked(query: str, k: int, method: str, min_similarity: float | None) -> int:
         if not isinstance(query, str):
             raise InvalidValue(f"query={shortened(query)} is a {type(query).__name__}: give a str")
         if method not in METHODS:
             raise InvalidValue(f"method={method!r}{did_you_mean(str(method), METHODS)}")
-        if ranking.fusion not in ("scores", "rrf"):
-            raise InvalidValue(f"fusion={ranking.fusion!r}: give 'scores' or 'rrf'")
-        if not 0 <= amount_value(ranking.text_weight, "text_weight") <= 1:
-            raise InvalidValue(
-                f"text_weight={ranking.text_weight!r}: give a share from 0 (vectors alone) to 1 (text alone)"
-            )
         if min_similarity is not None:
             if method == "text":
                 raise InvalidValue(
@@ -308,6 +294,19 @@ def _densest(content: str, terms: Sequence[str]) -> tuple[int | None, int | None
         best = max(best, (len(seen), -places[first][0]))
     start = -best[1]
     return (start, min(start + WINDOW_CHARS, len(content))) if places else (None, None)
+
+
+def ranked(
+    found: Found, *, k: int, method: str, ranking: Ranking, min_similarity: float | None
+) -> list[tuple[str, float]]:
+    """Return the ids of the k best candidates with their scores, best first; ties by id."""
+    scores = fused(found, method="text" if found.degraded else method, ranking=ranking)
+    if min_similarity is not None and found.degraded is None:
+        near = found.near
+        scores = {
+            name: score for name, score in scores.items() if name in near and near[name].similarity >= min_similarity
+        }
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:k]
 
 
 def fused(found: Found, *, method: str, ranking: Ranking) -> dict[str, float]:

@@ -183,7 +183,7 @@ def test_a_setting_for_other_vectors_warns_once_and_still_holds(three: Lab) -> N
 
 
 def test_a_new_embedding_model_makes_the_old_threshold_warn(three: Lab) -> None:
-    three.apply(advice({"similarity_threshold": -1.0}, bound_to=three._settings.binding()))
+    three.apply(advice({"similarity_threshold": -1.0}, bound_to=three._applied.binding()))
     three.search("red apple")
     three.embed_contexts("hash-32")
     with warnings.catch_warnings(record=True) as caught:

@@ -19,7 +19,7 @@ FLOORS = [
     {"embedding", "vectors", "frames", "pricing", "statistics"},
     {"storage"},
     {"indexing", "drafts", "entries"},
-    {"contexts", "ledger", "tracking", "retrieval", "access", "applied"},
+    {"contexts", "ledger", "tracking", "retrieval", "access", "applied", "judgments"},
     {"storing"},
     {"analysis", "tuning", "importers", "plots"},
     {"verbs"},

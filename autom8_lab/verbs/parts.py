@@ -13,11 +13,13 @@ from ..applied import AppliedSettings
 from ..contexts import Contexts
 from ..errors import InvalidValue
 from ..indexing import Index
+from ..judgments import Judgments
 from ..ledger import Ledger
 from ..pricing import PriceBook
 from ..records import Condition
 from ..retrieval import Retrieval
 from ..storing import Storing
+from ..tuning.of_lab import Tuning
 from ..validation import positive_integer
 
 if TYPE_CHECKING:
@@ -63,10 +65,12 @@ class Parts:
         self._contexts = Contexts(self._storage, self._index, clock=clock)
         self._storing = Storing(self._storage, self._contexts, clock=clock)
         self._retrieval = Retrieval(self._storage, self._index, clock=clock)
-        self._settings = AppliedSettings(self._storage, self._index, config, clock=clock)
+        self._applied = AppliedSettings(self._storage, self._index, config, clock=clock)
         self._access = AccessLog(self._storage, enabled=config.access_log, agent=config.agent, clock=clock)
         self._ledger = Ledger(self._storage, prices, resolve=self._contexts.resolve, clock=clock, agent=config.agent)
         self._analysis = Analysis(self._storage, self._ledger, clock=clock)
+        judgments = Judgments(self._storage, agent=config.agent, clock=clock)
+        self._tuning = Tuning(self._retrieval, self._contexts, self._applied, judgments, clock=clock)
 
     def _where(self, **filters: Any) -> list[Condition]:
         return retrieval.conditions(now=self._clock(), **filters)

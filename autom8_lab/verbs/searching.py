@@ -116,12 +116,12 @@ class SearchVerbs(Parts):
         given: dict[str, Any],
     ) -> SearchAnswer:
         if min_similarity is None and method != "text":
-            min_similarity = self._settings.value("similarity_threshold")
+            min_similarity = self._applied.value("similarity_threshold")
         answer = self._retrieval.search(
             query,
             k=k,
             method=method,
-            ranking=self._settings.ranking(ranking),
+            ranking=self._applied.ranking(ranking),
             min_similarity=min_similarity,
             where=self._where(**given),
             filters=_given_filters(given),

@@ -5,16 +5,76 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import applied
+from .. import judgments as kept_judgments
 from ..frames import frame
 from ..recommendation import Recommendation
+from ..validation import positive_integer
 from .parts import Parts
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..tuning.evaluation import Evaluation
+
+METHODS = ("hybrid", "text", "semantic")
+
 
 class TuningVerbs(Parts):
     """Tune: settings from evidence."""
+
+    def judge(
+        self,
+        query: Any,
+        *,
+        grades: Any = None,
+        queries: Any = None,
+        methods: Any = METHODS,
+        k: int = 10,
+        seed: int = 0,
+        query_id: str | None = None,
+    ) -> pd.DataFrame:
+        """Return what several methods find for a query, to be judged; or keep judgments in the file.
+
+        `judge("query")` gives the k best results of each method in one frame, shuffled (by `seed`) and without saying
+        which method found what, so that nobody is favoured; `grade` holds what is kept already. Fill in grades
+        (0: not relevant; 1, 2, 3: related, helpful, answers it) and keep them with `judge(frame)`, or give them as
+        `judge("query", grades={"context_id": 3})`; None removes one. `judge("query", grades={})` keeps that nothing
+        answers the query. Judgments made elsewhere are kept with `judge(judgments, queries=…)`, in any form that
+        `evaluate_search` takes. Returns query_id, query, context_id, topic, content, grade. Raises `InvalidValue`.
+
+        >>> context_id = lab.store_context("Refunds above 500 EUR need a second approval.", context_id="refunds")
+        >>> lab.judge("who approves refunds?", grades={"refunds": 3})[["context_id", "grade"]]
+          context_id  grade
+        0    refunds      3
+        """
+        return self._tuning.judge(
+            query, grades=grades, queries=queries, methods=methods, k=k, seed=seed, query_id=query_id
+        )
+
+    def judgments_df(self) -> pd.DataFrame:
+        """Return the judgments that are kept, by query, best first; what nothing answers has a row without context."""
+        return frame(self._tuning.judgment_rows(), kept_judgments.COLUMNS)
+
+    def evaluate_search(
+        self,
+        queries: Any = None,
+        *,
+        judgments: Any = None,
+        methods: Any = METHODS,
+        k: int = 10,
+        depth: int = 100,
+    ) -> Evaluation:
+        """Judge searches: nDCG, recall and precision at k, MRR and MAP, overall and per query, with 95 % intervals.
+
+        `queries` are texts by id (dict, frame, list); `judgments` a dict {query_id: {context_id: grade}}, a frame or
+        the path of a TREC file; without both, those that `judge` kept. `methods` are names of methods, or a dict of
+        search options by a name of your own, such as {"more text": {"text_weight": 0.7}, "no cutoff":
+        {"min_similarity": -1}}; a frame (query_id, context_id, score) in place of options judges the results of another
+        system. MRR and MAP look at the `depth` best results. The measures are trec_eval's. Nothing is written to the
+        access log. Raises `InvalidValue`, also where a judged context is not in the lab.
+        """
+        k, depth = (positive_integer(value, name, at_most=10_000) for value, name in ((k, "k"), (depth, "depth")))
+        return self._tuning.evaluate(queries, judgments, methods=methods, k=k, depth=depth)
 
     def apply(self, recommendation: Recommendation) -> pd.DataFrame:
         """Put a recommendation's settings in force, keep it with its evidence, and return the new rows of `settings_df`.
@@ -23,7 +83,7 @@ class TuningVerbs(Parts):
         of the call, the setting applied last, the configuration. Raises `InvalidValue` for the verdicts "keep" and
         "cannot tell yet"; warns (`SettingMismatchWarning`) where it is for other vectors than the lab's.
         """
-        return self._log_of(self._settings.apply(recommendation))
+        return self._log_of(self._applied.apply(recommendation))
 
     def revert(self, setting: str | None = None) -> pd.DataFrame:
         """Take back the last application (for a name: of that setting), and return the new rows of `settings_df`.
@@ -31,7 +91,7 @@ class TuningVerbs(Parts):
         What was in force before is in force again; reverting twice goes back two steps. Raises `NotFound` where
         nothing is applied.
         """
-        return self._log_of(self._settings.revert(setting))
+        return self._log_of(self._applied.revert(setting))
 
     def setting(self, name: str, *, default: Any = None) -> Any:
         """Return the value of a setting that is in force: applied, else configured, else `default`.
@@ -42,12 +102,12 @@ class TuningVerbs(Parts):
         >>> lab.setting("text_weight"), lab.setting("cache_threshold", default=0.95)
         (0.5, 0.95)
         """
-        return self._settings.value(name, default=default)
+        return self._applied.value(name, default=default)
 
     def settings_df(self) -> pd.DataFrame:
         """Return every application and reversal of a setting, the newest first, with its evidence; see `apply`."""
-        return frame(self._settings.rows(), applied.COLUMNS)
+        return frame(self._applied.rows(), applied.COLUMNS)
 
     def _log_of(self, entries: list[dict[str, Any]]) -> pd.DataFrame:
         keys = {entry["settings_key"] for entry in entries}
-        return frame([row for row in self._settings.rows() if row["settings_key"] in keys], applied.COLUMNS)
+        return frame([row for row in self._applied.rows() if row["settings_key"] in keys], applied.COLUMNS)

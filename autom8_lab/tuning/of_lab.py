@@ -1,0 +1,234 @@
+"""What tuning needs from one lab: judged queries, and the results of its searches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from .. import retrieval
+from ..applied import RANKING, AppliedSettings
+from ..contexts import Contexts
+from ..errors import InvalidValue, did_you_mean
+from ..frames import frame
+from ..judgments import Judgments, refuse_unknown
+from ..retrieval import METHODS, Found, Retrieval
+from ..validation import shortened
+from .evaluation import Evaluation, Run, evaluate
+from .judged import CONTEXT_IDS, QUERY_IDS, column_of, read_judgments, read_queries
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PLAIN_FILTERS = ("topic", "source", "pinned", "min_priority", "metadata", "since", "until")
+FILTERS = (*PLAIN_FILTERS, "include_expired", "include_superseded")
+OPTIONS = ("method", "min_similarity", *RANKING, *FILTERS)
+POOL_COLUMNS = {
+    "query_id": "str",
+    "query": "str",
+    "context_id": "str",
+    "topic": "str",
+    "content": "str",
+    "grade": "Int64",
+}
+
+
+class Tuning:
+    """Reads judged queries and searches of one lab."""
+
+    def __init__(
+        self,
+        retrieval: Retrieval,
+        contexts: Contexts,
+        applied: AppliedSettings,
+        judgments: Judgments,
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._retrieval = retrieval
+        self._contexts = contexts
+        self._applied = applied
+        self._judgments = judgments
+        self._clock = clock
+
+    def judged(self, queries: Any, judgments: Any) -> tuple[dict[str, str], dict[str, dict[str, int]], list[str]]:
+        """Return queries and grades by id, and notes; without arguments those that are kept in the file."""
+        if judgments is None:
+            if queries is not None:
+                raise InvalidValue("queries without judgments: give both, or neither for those that al.judge() kept")
+            kept = self._judgments.stored()
+            if not kept[0]:
+                raise InvalidValue(
+                    "no judgments are kept yet: give queries and judgments, or collect some with al.judge()"
+                )
+            return kept
+        grades = read_judgments(judgments)
+        texts = {name: name for name in grades} if queries is None else read_queries(queries)
+        unknown: list[str] = []
+        canonical = {name: self._judgments.canonical(grades[name], unknown=unknown) for name in texts if name in grades}
+        refuse_unknown(sorted(set(unknown)))
+        return (
+            texts,
+            {name: {key: int(grade or 0) for key, grade in own.items()} for name, own in canonical.items()},
+            [],
+        )
+
+    def evaluate(self, queries: Any, judgments: Any, *, methods: Any, k: int, depth: int) -> Evaluation:
+        """See `Lab.evaluate_search`."""
+        texts, grades, notes = self.judged(queries, judgments)
+        wanted = {name: text for name, text in texts.items() if grades.get(name)}
+        runs: dict[str, Run] = {}
+        options: dict[str, dict[str, Any]] = {}
+        for name, chosen in _methods(methods).items():
+            if hasattr(chosen, "columns"):
+                runs[name] = _run_of(chosen)
+            else:
+                options[name] = chosen
+                runs[name] = {}
+        for query_id, text in wanted.items():
+            for name, scores in self._results(text, options, k=max(k, depth)).items():
+                runs[name][query_id] = scores  # type: ignore[index]
+        return evaluate(runs, texts, grades, k=k, notes=notes)
+
+    def _results(self, query: str, options: Mapping[str, Mapping[str, Any]], *, k: int) -> dict[str, dict[str, float]]:
+        """Return each method's scores of its k best results; what methods have in common is looked up once."""
+        known: dict[str, Found] = {}
+        result = {}
+        for name, chosen in options.items():
+            method = chosen.get("method", "hybrid")
+            ranking = self._applied.ranking(chosen)
+            filters = {key: chosen[key] for key in FILTERS if key in chosen}
+            # A text search alone needs no model; the other two look at the same candidates.
+            looked = repr((method == "text", ranking.candidates, ranking.text_column_weights, filters))
+            if looked not in known:
+                where = retrieval.conditions(now=self._clock(), **filters)
+                looking: Any = "text" if method == "text" else "hybrid"
+                known[looked] = self._retrieval.find(
+                    query, depth=max(ranking.candidates, k), method=looking, ranking=ranking, where=where
+                )
+            found = known[looked]
+            smallest = chosen.get("min_similarity")
+            if smallest is None and method != "text":
+                smallest = self._applied.value("similarity_threshold")
+            result[name] = dict(retrieval.ranked(found, k=k, method=method, ranking=ranking, min_similarity=smallest))
+        return result
+
+    def pool(self, query: str, *, methods: Any, k: int, seed: int, query_id: str | None) -> pd.DataFrame:
+        """Return the results of all methods in an order that tells nothing, with the grades that are kept."""
+        name = self._judgments.query_id(query, query_id)
+        found = self._results(query, _methods(methods), k=k)
+        ids = sorted({context_id for scores in found.values() for context_id in scores})
+        random.Random(f"{seed} {query}").shuffle(ids)
+        grades = self._judgments.stored()[1].get(name, {})
+        missing = [context_id for context_id in grades if context_id not in ids]
+        return self._pool_frame({name: query}, {name: dict.fromkeys([*ids, *missing]) | grades})
+
+    def keep(self, queries: Mapping[str, str], grades: Mapping[str, Mapping[str, int | None]]) -> pd.DataFrame:
+        """Keep grades and return them as `pool` does."""
+        self._judgments.store(queries, grades)
+        kept = self._judgments.stored()[1]
+        return self._pool_frame(queries, {name: kept[name] for name in grades})
+
+    def _pool_frame(self, queries: Mapping[str, str], grades: Mapping[str, Mapping[str, int | None]]) -> pd.DataFrame:
+        ids = list(dict.fromkeys(context_id for own in grades.values() for context_id in own))
+        contexts = {item.id: item for item in self._contexts.by_ids(ids)}
+        rows = [
+            {
+                "query_id": name,
+                "query": queries[name],
+                "context_id": key,
+                "topic": contexts[key].topic,
+                "content": contexts[key].content,
+                "grade": grade,
+            }
+            for name, own in grades.items()
+            for key, grade in own.items()
+            if key in contexts
+        ]
+        return frame(rows, POOL_COLUMNS)
+
+    def judge(
+        self, query: Any, *, grades: Any, queries: Any, methods: Any, k: int, seed: int, query_id: str | None
+    ) -> pd.DataFrame:
+        """See `Lab.judge`."""
+        if isinstance(query, str):
+            if grades is None:
+                return self.pool(query, methods=methods, k=k, seed=seed, query_id=query_id)
+            name = self._judgments.query_id(query, query_id)
+            return self.keep({name: query}, {name: _grades(grades)})
+        if grades is not None:
+            raise InvalidValue("grades belong to the text of one query: give them inside the frame or dict instead")
+        texts, own = _filled_in(query, queries)
+        names = {name: self._judgments.query_id(text, None if name == text else name) for name, text in texts.items()}
+        kept = {names[name]: values for name, values in own.items()}
+        return self.keep({names[name]: texts[name] for name in own}, kept)
+
+    def judgment_rows(self) -> list[dict[str, Any]]:
+        """See `Lab.judgments_df`."""
+        return self._judgments.rows()
+
+
+def _methods(methods: Any) -> dict[str, Any]:
+    """Return the options of each method by its name."""
+    if isinstance(methods, str) or not isinstance(methods, Mapping | Sequence) or not methods:
+        raise InvalidValue(f"methods={shortened(methods)}: give a list such as ['hybrid', 'text'], or options by name")
+    named = methods if isinstance(methods, Mapping) else {name: {"method": name} for name in methods}
+    for name, options in named.items():
+        if hasattr(options, "columns"):
+            continue
+        if not isinstance(options, Mapping):
+            raise InvalidValue(
+                f"methods[{name!r}]={shortened(options)}: give the options of a search, or a frame of results"
+            )
+        for option in options:
+            if option not in OPTIONS:
+                raise InvalidValue(f"methods[{name!r}] has {option!r}{did_you_mean(str(option), OPTIONS)}")
+        method = options.get("method", "hybrid")
+        if method not in METHODS:
+            raise InvalidValue(f"method={method!r}{did_you_mean(str(method), METHODS)}")
+    return dict(named)
+
+
+def _run_of(results: Any) -> Run:
+    """Return a frame of results (query_id, context_id, score) as scores."""
+    ids, names = (column_of(results, known, "results").tolist() for known in (QUERY_IDS, CONTEXT_IDS))
+    run: dict[str, dict[str, float]] = {}
+    for query_id, context_id, score in zip(ids, names, column_of(results, ("score",), "results").tolist(), strict=True):
+        if isinstance(score, bool) or not isinstance(score, int | float) or score != score:
+            raise InvalidValue(f"score={score!r} of {context_id!r} for query {query_id!r}: give a number")
+        run.setdefault(str(query_id), {})[str(context_id)] = float(score)
+    return run
+
+
+def _grades(grades: Any) -> dict[str, int | None]:
+    """Return the grades of one query from a dict or a filled-in pool; a removed one is None."""
+    if isinstance(grades, Mapping):
+        removed: dict[str, int | None] = {str(name): None for name, grade in grades.items() if grade is None}
+        given = {name: grade for name, grade in grades.items() if grade is not None}
+        return removed | read_judgments({"query": given})["query"]
+    if not hasattr(grades, "columns"):
+        raise InvalidValue(f"grades={shortened(grades)}: give a dict of grades by context_id, or the filled-in frame")
+    column_of(grades, ("grade",), "grades")
+    filled = grades.dropna(subset=["grade"])
+    return dict(read_judgments(filled.assign(query_id="query")).get("query", {}))
+
+
+def _filled_in(judged: Any, queries: Any) -> tuple[dict[str, str], dict[str, dict[str, int | None]]]:
+    """Return queries and grades from a filled-in frame, or from judgments with their queries."""
+    if hasattr(judged, "columns"):
+        known = [name for name in ("grade", "relevance") if name in judged.columns]
+        judged = judged.dropna(subset=known[:1])
+        if queries is None:
+            queries = judged
+    grades = read_judgments(judged)
+    texts = {name: name for name in grades} if queries is None else _unique_queries(queries)
+    if missing := [name for name in grades if name not in texts]:
+        raise InvalidValue(f"no text of query {missing[0]!r}: give queries={{query_id: text}} with all of them")
+    return texts, {name: dict(own) for name, own in grades.items()}
+
+
+def _unique_queries(queries: Any) -> dict[str, str]:
+    return read_queries(
+        queries.drop_duplicates(["query_id", "query"]) if "query" in getattr(queries, "columns", ()) else queries
+    )
