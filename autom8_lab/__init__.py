@@ -93,6 +93,9 @@ embed_contexts = _verb(Lab.embed_contexts)
 evaluate_search = _verb(Lab.evaluate_search)
 get_context = _verb(Lab.get_context)
 health = _verb(Lab.health)
+import_claude_code = _verb(Lab.import_claude_code)
+import_codex = _verb(Lab.import_codex)
+import_rows = _verb(Lab.import_rows)
 judge = _verb(Lab.judge)
 judgments_df = _verb(Lab.judgments_df)
 latency_df = _verb(Lab.latency_df)
@@ -169,6 +172,9 @@ __all__ = [
     "get_context",
     "get_migration_status",
     "health",
+    "import_claude_code",
+    "import_codex",
+    "import_rows",
     "judge",
     "judgments_df",
     "latency_df",

@@ -15,6 +15,7 @@ from .records import Report
 from .verbs.accounting import AccountVerbs
 from .verbs.care import CareVerbs
 from .verbs.contexts import ContextVerbs
+from .verbs.importing import ImportVerbs
 from .verbs.parts import utc_now
 from .verbs.searching import SearchVerbs
 from .verbs.settings import SettingsVerbs
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .embedding import Encoder
 
 
-class Lab(ContextVerbs, SearchVerbs, AccountVerbs, TuningVerbs, CareVerbs, SettingsVerbs):
+class Lab(ContextVerbs, SearchVerbs, AccountVerbs, TuningVerbs, ImportVerbs, CareVerbs, SettingsVerbs):
     """One SQLite file that remembers what an LLM-agent system knew, decided, spent and how well it went.
 
     Open one with `al.open`. Verbs take one positional argument, the rest by name; `x()` returns records and `x_df()`

@@ -166,7 +166,7 @@ class Ledger:
         import pandas as pd
 
         columns = batch.columns
-        priced = self._prices(columns)
+        priced = self.prices(columns)
         self._refuse_unknown_decisions({name for name in columns["decision_id"] if name is not None})
         keys, new = self._storage.append(TABLE, {**columns, **priced}, unique=UNIQUE)
         outcome = pd.Series(np.where(new, "recorded", "already there"), dtype="str")
@@ -178,7 +178,7 @@ class Ledger:
             }
         )
 
-    def _prices(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+    def prices(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         """Price calls given as columns: the names of `PRICED`, NaN or None where the price is unknown."""
         import numpy as np
         import pandas as pd
@@ -287,7 +287,7 @@ class Ledger:
                 if not len(before["usage_key"]):
                     return pd.concat([part for part in changed if len(part)] or changed, ignore_index=True)
                 last = int(before["usage_key"][-1])
-                after = self._prices(before)
+                after = self.prices(before)
                 places = _changed_places(before, after)
                 before = {name: column[places] for name, column in before.items()}
                 after = {name: column[places] for name, column in after.items()}

@@ -452,6 +452,30 @@ def _(database: Database) -> None:
         drop_checksums(database, table)
 
 
+@migrations()
+def m009_import_cursors(database: Database) -> None:
+    """How far the files of other programs were read."""
+    database.table("import_cursors").create(
+        {
+            "kind": str,
+            "path": str,
+            "position": int,
+            "line": int,
+            "fingerprint": str,
+            "metadata": str,
+            "updated_at": str,
+        },
+        pk=("kind", "path"),
+        not_null={"position", "line", "fingerprint", "metadata", "updated_at"},
+        strict=True,
+    )
+
+
+@reverse_of(m009_import_cursors)
+def _(database: Database) -> None:
+    _drop(database, "import_cursors")
+
+
 def names() -> list[str]:
     """Return the names of all migrations, in order."""
     return list(reverses)

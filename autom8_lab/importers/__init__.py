@@ -1,0 +1,24 @@
+"""Importers: the logs that other programs have written, as calls in the ledger.
+
+One file per source. Each reads what its source writes and says so in calls (`recording.Entry`); what they share,
+files, values, batches, is beside them. `IMPORTERS` lists them for whoever offers a choice, such as the command line.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Importer(NamedTuple):
+    """A source: the lab's verb for it, what it reads, and whether a path has to be given."""
+
+    verb: str
+    reads: str
+    needs_path: bool
+
+
+IMPORTERS: dict[str, Importer] = {
+    "claude-code": Importer("import_claude_code", "Claude Code's session logs (~/.claude/projects)", False),
+    "codex": Importer("import_codex", "Codex's session logs (~/.codex/sessions)", False),
+    "rows": Importer("import_rows", "any table: CSV, JSON, JSON lines or Parquet", True),
+}

@@ -1,0 +1,191 @@
+"""One import: what it needs of the lab, its options, and the way through its files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidValue, NotFound, ReadOnlyLab
+from ..indexing import progress_bar
+from .cursors import Cursors, Position, fingerprint, is_plain
+from .files import Line, json_values, lines, log_files, opened
+from .recording import Entry, Recorder
+from .report import ImportReport
+from .values import parsed
+
+if TYPE_CHECKING:
+    from ..ledger import Ledger
+    from ..storage import Storage
+    from ..storing import Storing
+    from .files import Paths
+
+# Turns what a line or document says into calls; a log of coding agents has one with a memory for each file.
+Reader = Callable[[Any], Iterable[Entry]]
+BAR_BYTES = 20_000_000  # smaller imports are over before a bar could be read
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How the files of a source are read.
+
+    `resumable`: a line says all about itself, so that reading can go on within a file. A line without any of `needles`
+    says nothing about usage and is not looked into.
+    """
+
+    source: str
+    endings: Sequence[str]
+    reader: Callable[[Path], Reader]
+    needles: Sequence[bytes] = ()
+    resumable: bool = True
+    documents: bool = False  # files may also be JSON documents and arrays
+
+
+class Job:
+    """One import into one lab."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        ledger: Ledger,
+        storing: Storing,
+        *,
+        source: str,
+        clock: Callable[[], datetime],
+        dry_run: bool = False,
+        store_texts: bool = False,
+        resume: bool = True,
+        progress: bool | None = None,
+    ) -> None:
+        if storage.read_only and not dry_run:
+            raise ReadOnlyLab(f"{storage.path} is open read-only: open it for writing to import, or give dry_run=True")
+        self.storage = storage
+        self.report = ImportReport(source, dry_run=dry_run)
+        self.recorder = Recorder(storage, ledger, storing, report=self.report, clock=clock, store_texts=store_texts)
+        self.cursors = Cursors(storage, f"{source}{'+texts' if store_texts else ''}", clock=clock)
+        self._resume = resume
+        self._progress = progress
+
+    @staticmethod
+    def found(path: Any, usual: Sequence[Path]) -> list[Path]:
+        """Return the given paths, for None the usual ones that are there. Raises `NotFound` where there is none."""
+        if path is not None:
+            return (
+                [Path(path)] if isinstance(path, str) or hasattr(path, "__fspath__") else [Path(item) for item in path]
+            )
+        there = [place for place in usual if place.exists()]
+        if not there:
+            places = " or ".join(str(place) for place in usual)
+            raise NotFound(f"nothing to import at {places}: give the path of a log file or folder")
+        return there
+
+    def import_files(self, paths: Paths, form: Format) -> ImportReport:
+        """Import files one after the other. Raises `NotFound` for a path that is not there."""
+        files = log_files(paths, endings=form.endings)
+        with self._bar(sum(path.stat().st_size for path in files if path.exists())) as bar:
+            for path in files:
+                self.report.add("files")
+                try:
+                    self._import_file(path, form, bar)
+                except InvalidValue as exc:
+                    self.recorder.refuse(exc, file=path.name, place="")
+                except OSError as exc:
+                    self.recorder.refuse(f"cannot be read ({exc.strerror or exc})", file=path.name, place="")
+        return self.finished()
+
+    def _bar(self, size: int) -> Any:
+        interactive = "ipykernel" in sys.modules or sys.stderr.isatty()
+        shown = size > BAR_BYTES and interactive if self._progress is None else self._progress
+        return progress_bar(size, "B", shown)
+
+    def _import_file(self, path: Path, form: Format, bar: Any) -> None:
+        found = self.cursors.load(path) if self._resume else Position()
+        size = path.stat().st_size
+        if size and found.position == size:
+            self.report.add("unchanged_files")
+            bar.update(size)
+            return
+        reader = form.reader(path)
+        if form.documents:
+            self._import_values(path, reader, bar)
+        else:
+            self._import_lines(path, form, reader, found if form.resumable and is_plain(path) else Position(), bar)
+        if not (form.resumable and is_plain(path) and not form.documents):
+            metadata = getattr(reader, "metadata", {})
+            self._reached(path, Position(size, 0, metadata=metadata))
+
+    def _reached(self, path: Path, position: Position) -> None:
+        mark = fingerprint(path, position.position)
+        self.recorder.reached(path, self.cursors, Position(position.position, position.line, mark, position.metadata))
+
+    def _import_lines(self, path: Path, form: Format, reader: Reader, start: Position, bar: Any) -> None:
+        resumable = form.resumable and is_plain(path)
+        end, number = start.position, start.line
+        with opened(path) as file:
+            told = end
+            for line in lines(file, start=start.position, number=start.line):
+                if self._import_line(line, form, reader, path) or line.complete:
+                    end, number = line.end, line.number
+                if self.recorder.is_full():
+                    if resumable:
+                        self._reached(path, Position(end, number))
+                    self.recorder.flush()
+                    bar.update(end - told)
+                    told = end
+            bar.update(end - told)
+        if resumable and end > start.position:
+            self._reached(path, Position(end, number))
+
+    def _import_line(self, line: Line, form: Format, reader: Reader, path: Path) -> bool:
+        """Take what a line says; return whether it was read, so that it need not be read again."""
+        place = f"line {line.number}"
+        if line.content is None:
+            self.recorder.refuse(line.refusal(), file=path.name, place=place)
+            return True
+        if not line.content.strip():
+            return line.complete
+        if line.complete and not any(needle in line.content for needle in form.needles or (b"{",)):
+            return True
+        try:
+            value = parsed(line.content)
+        except InvalidValue as exc:
+            reason = exc if line.complete else f"the file ends within this line: {exc}"
+            self.recorder.refuse(reason, file=path.name, place=place)
+            return False
+        self.take(reader, value, file=path.name, place=place)
+        return True
+
+    def _import_values(self, path: Path, reader: Reader, bar: Any) -> None:
+        with opened(path) as file:
+            for place, value in json_values(file):
+                if isinstance(value, InvalidValue):
+                    self.recorder.refuse(value, file=path.name, place=place)
+                else:
+                    self.take(reader, value, file=path.name, place=place)
+                self.flush_if_full()
+        bar.update(path.stat().st_size)
+
+    def preview(self, remedy: str) -> None:
+        """Make this a dry run, because something has to be seen first."""
+        self.report["dry_run"], self.report.remedy = True, remedy
+
+    def flush_if_full(self) -> None:
+        """Record what was taken if it is a batch."""
+        if self.recorder.is_full():
+            self.recorder.flush()
+
+    def finished(self) -> ImportReport:
+        """Record the rest and return the report."""
+        self.recorder.flush()
+        return self.report
+
+    def take(self, reader: Reader, value: Any, *, file: str | None, place: str) -> None:
+        """Take the calls that a value tells of; what cannot be one is refused."""
+        try:
+            for entry in reader(value):
+                self.recorder.add(entry, file=file, place=place)
+        except InvalidValue as exc:
+            self.recorder.refuse(exc, file=file, place=place)

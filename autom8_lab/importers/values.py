@@ -1,0 +1,257 @@
+"""Values of other programs' logs to those of the ledger: numbers, times, names and JSON, or the reason why not."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+from ..errors import InvalidValue
+from ..validation import MAX_NAME_CHARS, is_missing, moment, shortened, storable
+
+# More than any model reads or writes in one call: a counter that ran over, or a sum over many calls.
+MOST_TOKENS = 100_000_000
+MAX_LABEL_CHARS = 200
+CLASSES = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)  # before that, a time is an unset clock
+# Epoch numbers are seconds up to here, then milliseconds, microseconds, nanoseconds: 1e11 s is the year 5138.
+EPOCH_UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (math.inf, 1e9))
+SUCCEEDED = frozenset(
+    {"ok", "success", "succeeded", "successful", "completed", "complete", "true", "1", "200", "unset"}
+)
+FAILED = frozenset({"error", "fail", "failed", "failure", "false", "0", "cancelled", "canceled", "timeout"})
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidValue(f"the key {shortened(twice)} is there twice: which one holds cannot be told")
+    return result
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+
+
+def parsed(text: str | bytes) -> Any:
+    """Return what a JSON text says. Raises `InvalidValue` for what is none, is nested too deep, or has a key twice."""
+    try:
+        return DECODER.decode(text if isinstance(text, str) else text.decode("utf-8", errors="replace"))
+    except json.JSONDecodeError as exc:
+        raise InvalidValue(f"not valid JSON ({exc.msg} at character {exc.pos}): {shortened(exc.doc[:60])}") from exc
+    except RecursionError as exc:
+        raise InvalidValue("JSON nested too deep to be read") from exc
+    except InvalidValue:
+        raise
+    except ValueError as exc:  # a number of thousands of digits
+        raise InvalidValue(f"not usable JSON: {exc}") from exc
+
+
+def document(value: Any) -> Any:
+    """Return a value that may be JSON in a text, as databases export it; {} for nothing or no JSON."""
+    if not isinstance(value, str):
+        return {} if is_missing(value) else value
+    try:
+        return parsed(value) if value.strip() else {}
+    except InvalidValue:
+        return {}
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return a mapping, also one that is JSON in a text; {} for anything else."""
+    found = document(value)
+    return found if isinstance(found, Mapping) else {}
+
+
+def at(value: Any, *path: str) -> Any:
+    """Return what a path of keys leads to, None where it ends early."""
+    for key in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
+def first(*values: Any) -> Any:
+    """Return the first value that is something."""
+    return next((value for value in values if value is not None and value != ""), None)
+
+
+def number(value: Any, name: str) -> float | None:
+    """Return a finite number, also from a text; None for nothing, which NaN is too. Raises `InvalidValue`."""
+    if type(value) is int:
+        return value
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        found = float(value) if not isinstance(value, bool) else math.inf
+    except (TypeError, ValueError, OverflowError):
+        found = math.inf
+    if abs(found) == math.inf:
+        raise InvalidValue(f"{name}={shortened(value)} is no finite number")
+    return None if math.isnan(found) else found
+
+
+def count(value: Any, name: str) -> int | None:
+    """Return a number of tokens of one call; None for nothing. Raises `InvalidValue`."""
+    if value is None or (type(value) is int and 0 <= value <= MOST_TOKENS):
+        return value
+    found = number(value, name)
+    if found is None:
+        return None
+    if found < 0 or found != math.floor(found):
+        raise InvalidValue(f"{name}={shortened(value)} is no number of tokens")
+    if found > MOST_TOKENS:
+        raise InvalidValue(f"{name}={shortened(value)} is more than one call can use")
+    return int(found)
+
+
+def amount(value: Any, name: str) -> float | None:
+    """Return a number of at least 0; None for nothing. Raises `InvalidValue`."""
+    found = number(value, name)
+    if found is not None and found < 0:
+        raise InvalidValue(f"{name}={shortened(value)} is below 0")
+    return found
+
+
+def text(value: Any, name: str) -> str | None:
+    """Return a name on one line; None for nothing. Raises `InvalidValue` for what no name can be."""
+    if isinstance(value, str):
+        return _name(value, name)
+    if is_missing(value):
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidValue(f"{name}={shortened(value)} is no text")
+    return str(value)
+
+
+# Models, projects and sessions repeat, so each is looked at once.
+@functools.lru_cache(maxsize=4096)
+def _name(value: str, name: str) -> str | None:
+    found = " ".join(value.split())
+    if "\ufffd" in found:
+        raise InvalidValue(f"{name}={shortened(found)} has characters that are not UTF-8")
+    if len(found) > MAX_NAME_CHARS:
+        raise InvalidValue(f"{name}={shortened(found)} has more than {MAX_NAME_CHARS} characters")
+    return storable(found, name) or None
+
+
+@functools.lru_cache(maxsize=4096)
+def label(value: str) -> str | None:
+    """Return a text for the metadata, on one line and shortened to what is readable; None for an empty one."""
+    found = " ".join(value.replace("\0", " ").split()).encode("utf-8", errors="replace").decode()
+    return found[:MAX_LABEL_CHARS] or None
+
+
+def last_part(path: Any) -> str | None:
+    """Return the last part of a path of any system."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1] if isinstance(path, str) else None
+
+
+def spoken(content: Any) -> str | None:
+    """Return the text of a message's content: a text, or parts of which some are texts."""
+    if isinstance(content, str):
+        return content
+    parts = [part.get("text") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return "\n".join(part for part in parts if isinstance(part, str)) or None
+
+
+def labels(**given: Any) -> dict[str, Any]:
+    """Return metadata of the texts, numbers and flags that are there."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if type(value) is str:
+            value = label(value)
+        if value is not None and isinstance(value, str | int):
+            found[name] = value
+    return found
+
+
+def instant(value: Any, name: str, *, zone: tzinfo = UTC) -> datetime | None:
+    """Return a time in UTC from ISO 8601 text or seconds, milli-, micro- or nanoseconds since 1970; None for nothing.
+
+    `zone` holds for texts without one. Raises `InvalidValue`.
+    """
+    if isinstance(value, str) and len(value) > 19 and value[4:5] == "-" and value[-1:] == "Z":
+        try:
+            return datetime.fromisoformat(value)  # as nearly all are written
+        except ValueError as exc:
+            raise InvalidValue(f"{name}={shortened(value)} is no time") from exc
+    if isinstance(value, datetime):
+        found = value
+    else:
+        if isinstance(value, str):
+            stripped = value.strip()
+            if stripped.lstrip("-").replace(".", "", 1).isdigit():
+                value = float(stripped) if "." in stripped else int(stripped)
+        if isinstance(value, str) and value.strip():
+            try:
+                found = datetime.fromisoformat(value.strip().removesuffix(" UTC"))
+            except ValueError as exc:
+                raise InvalidValue(f"{name}={shortened(value)} is no time") from exc
+        else:
+            seconds = number(value, name)
+            if seconds is None:
+                return None
+            found = _of_epoch(seconds, name)
+    return found if found.tzinfo is UTC else moment(found if found.tzinfo else found.replace(tzinfo=zone), name)
+
+
+def _of_epoch(given: float, name: str) -> datetime:
+    unit = next(unit for most, unit in EPOCH_UNITS if abs(given) < most)
+    try:
+        # Whole microseconds, so that nanoseconds do not lose digits as a float.
+        micros = given * 1_000_000 // int(unit) if isinstance(given, int) else round(given / unit * 1e6)
+        return datetime.fromtimestamp(micros // 1_000_000, UTC).replace(microsecond=int(micros % 1_000_000))
+    except (OverflowError, ValueError, OSError) as exc:
+        raise InvalidValue(f"{name}={shortened(given)} is no time") from exc
+
+
+def milliseconds(start: datetime | None, end: datetime | None) -> float | None:
+    """Return the milliseconds from one time to another; None where one is not known or the clock ran backwards."""
+    if start is None or end is None or end < start:
+        return None
+    return (end - start).total_seconds() * 1_000
+
+
+def outcome(value: Any) -> bool | None:
+    """Return whether a status word, number or flag means success; None for one that says neither."""
+    if isinstance(value, bool):
+        return value
+    if is_missing(value):
+        return None
+    word = str(value).strip().lower().rpartition("_")[2] if "_" in str(value) else str(value).strip().lower()
+    if word in SUCCEEDED:
+        return True
+    return False if word in FAILED or (word.isdigit() and 400 <= int(word) < 600) else None
+
+
+def token_counts(
+    *,
+    input_tokens: Any = None,
+    output_tokens: Any = None,
+    cache_read_tokens: Any = None,
+    cache_write_tokens: Any = None,
+    reasoning_tokens: Any = None,
+    input_without_cache: bool = False,
+) -> dict[str, int]:
+    """Return the counts of one call as the ledger defines them: input with the cache, output with the reasoning.
+
+    `input_without_cache` says that the input is to be completed; an input smaller than its own parts is completed in
+    any case, and so is an output smaller than its reasoning. Raises `InvalidValue`.
+    """
+    whole, output = count(input_tokens, "input_tokens"), count(output_tokens, "output_tokens")
+    read, written = count(cache_read_tokens, "cache_read_tokens"), count(cache_write_tokens, "cache_write_tokens")
+    thought = count(reasoning_tokens, "reasoning_tokens")
+    cached = (read or 0) + (written or 0)
+    if whole is not None and (input_without_cache or cached > whole):
+        whole += cached
+    if output is not None and (thought or 0) > output:
+        output += thought or 0
+    found = zip(CLASSES, (whole, read, written, output, thought), strict=True)
+    return {name: tokens for name, tokens in found if tokens is not None}

@@ -1,0 +1,87 @@
+"""Verbs that import what other programs have logged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..importers import claude_code, codex, rows
+from ..importers.jobs import Job
+from ..validation import name_value
+from .parts import Parts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..importers.report import ImportReport
+
+
+class ImportVerbs(Parts):
+    """Import: the logs that people already have."""
+
+    def _job(self, source: str, **options: Any) -> Job:
+        return Job(self._storage, self._ledger, self._storing, source=source, clock=self._clock, **options)
+
+    def import_claude_code(
+        self,
+        path: str | Path | Iterable[str | Path] | None = None,
+        *,
+        store_texts: bool = False,
+        dry_run: bool = False,
+        resume: bool = True,
+        progress: bool | None = None,
+    ) -> ImportReport:
+        """Import the calls in Claude Code's session logs, each once however often it was written; return a report.
+
+        `path` is a file, a folder or several; None means this machine's (~/.claude/projects). Only what is new in a
+        file is read; `resume=False` reads it all. `store_texts` keeps the answers as contexts. `dry_run` says what
+        would happen. What cannot be read is in the report and stops nothing. Raises `NotFound`.
+        """
+        job = self._job("claude-code", store_texts=store_texts, dry_run=dry_run, resume=resume, progress=progress)
+        return job.import_files(job.found(path, claude_code.default_paths()), claude_code.FORMAT)
+
+    def import_codex(
+        self,
+        path: str | Path | Iterable[str | Path] | None = None,
+        *,
+        dry_run: bool = False,
+        resume: bool = True,
+        progress: bool | None = None,
+    ) -> ImportReport:
+        """Import the calls in Codex's session logs; what forks and sub-agents copied is counted once. Return a report.
+
+        `path` is a file, a folder or several; None means this machine's (~/.codex/sessions). An unchanged file is not
+        read again unless `resume=False`. `dry_run` says what would happen. Raises `NotFound`.
+        """
+        job = self._job("codex", dry_run=dry_run, resume=resume, progress=progress)
+        paths = job.found(path, codex.default_paths())
+        return job.import_files(paths, codex.form(paths, job.cursors.metadata()))
+
+    def import_rows(
+        self,
+        table: pd.DataFrame | Iterable[Mapping[str, Any]] | str | Path,
+        *,
+        mapping: Mapping[str, str] | str | None = None,
+        source: str = "rows",
+        timezone: str = "UTC",
+        store_texts: bool = False,
+        dry_run: bool = False,
+    ) -> ImportReport:
+        """Import the calls in any table: a DataFrame, dicts, or the path of a CSV, JSON, JSON lines or Parquet file.
+
+        `mapping` is a dict of field and column. Fields are those of `record_usage`, and `uncached_input_tokens`,
+        `total_tokens`, `latency_s`, `ttft_s`, `ended_at`, `first_token_at`, `status`, `prompt`, `response` and
+        "metadata.any_key"; a column of nested values is a path, "usage.prompt_tokens". Without a mapping one is guessed
+        and shown, and nothing is imported; `mapping="guess"` takes the guess. A table that has the ledger's own names
+        needs none. `timezone` is that of times without one. A row without `source_id` is known by what it says, so
+        that importing again changes nothing. Raises `InvalidValue`, `NotFound`.
+
+        >>> calls = [{"created": "2026-05-01T12:00:00Z", "model": "gpt-4o-mini", "prompt_tokens": 812, "completion_tokens": 120}]
+        >>> lab.import_rows(calls).mapping
+        {'at': 'created', 'model': 'model', 'input_tokens': 'prompt_tokens', 'output_tokens': 'completion_tokens'}
+        >>> lab.import_rows(calls, mapping="guess")["new"]
+        1
+        """
+        job = self._job(source, store_texts=store_texts, dry_run=dry_run)
+        return rows.import_rows(job, table, mapping=mapping, source=name_value(source, "source"), timezone=timezone)
