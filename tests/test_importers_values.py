@@ -19,7 +19,17 @@ NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 @pytest.mark.parametrize(
     ("given_value", "expected"),
-    [(812, 812), ("812", 812), (" 812 ", 812), (812.0, 812), ("8.12e2", 812), (0, 0), (None, None), ("", None), (float("nan"), None)],
+    [
+        (812, 812),
+        ("812", 812),
+        (" 812 ", 812),
+        (812.0, 812),
+        ("8.12e2", 812),
+        (0, 0),
+        (None, None),
+        ("", None),
+        (float("nan"), None),
+    ],
 )
 def test_a_count_is_read_from_what_logs_write(given_value: Any, expected: int | None) -> None:
     found = values.count(given_value, "input_tokens")
