@@ -71,11 +71,11 @@ class Contexts:
             return [Indexed() for _ in texts]
         return self._index.prepare(texts, progress=progress)
 
-    def write_index(self, context_id: str, content_hash: str, indexed: Indexed, *, content_changed: bool) -> None:
-        """Write a context's chunks and vectors, or note that its text is still to get them."""
-        if indexed.set_key is None and self._deferred is not None:
-            self._deferred.append(content_hash)
-        self._index.write(context_id, indexed, content_changed=content_changed)
+    def write_index(self, indexed: Mapping[str, Indexed], hashes: Iterable[str], *, content_changed: bool) -> None:
+        """Write chunks and vectors by context id, or note that the texts of these hashes are still to get them."""
+        if self._deferred is not None:
+            self._deferred += hashes
+        self._index.write(indexed, content_changed=content_changed)
 
     @contextmanager
     def embedding_at_the_end(self, unit: Unit) -> Iterator[None]:
@@ -95,9 +95,10 @@ class Contexts:
         unit.undo()
         prepared = self._index.prepare([row["content"] for row in rows])
         unit.redo()
-        for row, indexed in zip(rows, prepared, strict=True):
-            self._index.write(row["id"], indexed, content_changed=True)
-            self._storage.update(TABLE, by_id(row["id"]), {"token_count": indexed.token_count})
+        ids = [row["id"] for row in rows]
+        self._index.write(dict(zip(ids, prepared, strict=True)), content_changed=True)
+        for context_id, indexed in zip(ids, prepared, strict=True):
+            self._storage.update(TABLE, by_id(context_id), {"token_count": indexed.token_count})
 
     # Reading
 
@@ -155,7 +156,7 @@ class Contexts:
         if indexed is not None and changes["content"] != current.content:
             current = self._own_copy(context_id, current)
             changes["token_count"] = indexed.token_count
-            self.write_index(current.id, changes["content_hash"], indexed, content_changed=True)
+            self.write_index({current.id: indexed}, [changes["content_hash"]], content_changed=True)
         if changes.get("superseded_by") is not None:
             changes["superseded_by"] = self._successor(current.id, changes["superseded_by"])
         self._storage.update(TABLE, by_id(current.id), {**changes, "updated_at": self._clock()})

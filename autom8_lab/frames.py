@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TIME = "datetime64[us, UTC]"
+PLAIN = ("int64", "bool")
 
 
 def frame(
@@ -23,8 +25,8 @@ def frame(
     """
     import pandas as pd
 
-    columns = {name: _series([row.get(name) for row in rows], dtype) for name, dtype in dtypes.items()}
-    result = pd.DataFrame(columns)
+    columns = {name: _array([row.get(name) for row in rows], dtype) for name, dtype in dtypes.items()}
+    result = pd.DataFrame(columns, copy=False)
     result.attrs.update(attrs or {})
     return result
 
@@ -51,7 +53,7 @@ def _column(values: Any, dtype: str) -> pd.Series[Any]:
     import pandas as pd
 
     if isinstance(values, list | tuple):
-        return _series(list(values), dtype)
+        return pd.Series(_array(list(values), dtype))
     series: pd.Series[Any] = pd.Series(values).reset_index(drop=True)
     if dtype == TIME and not isinstance(series.dtype, pd.DatetimeTZDtype):
         return series.astype("datetime64[us]").dt.tz_localize("UTC")
@@ -60,10 +62,21 @@ def _column(values: Any, dtype: str) -> pd.Series[Any]:
     return series.astype(cast("Any", dtype))
 
 
-def _series(values: list[Any], dtype: str) -> pd.Series[Any]:
+def _array(values: list[Any], dtype: str) -> Any:
+    """Return the values as an array of a dtype, without the detours of a Series: a search makes twenty of them."""
+    import numpy as np
     import pandas as pd
 
-    series: pd.Series[Any] = pd.Series(values, dtype="object")
+    if dtype == "object":
+        array = np.empty(len(values), dtype=object)
+        array[:] = values
+        return array
     if dtype == TIME:
-        series = pd.to_datetime(series, utc=True)
-    return series.astype(cast("Any", dtype))
+        if all(value is None or (isinstance(value, datetime) and value.tzinfo is UTC) for value in values):
+            # What the lab returns; pandas takes four times as long to find out.
+            naive = [None if value is None else value.replace(tzinfo=None) for value in values]
+            return pd.DatetimeIndex(np.array(naive, dtype="datetime64[us]"), tz="UTC").array
+        return pd.to_datetime(pd.Series(values, dtype="object"), utc=True).astype(cast("Any", TIME)).array
+    if dtype == "float64":
+        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return pd.array(cast("Any", values), dtype=cast("Any", dtype)) if dtype not in PLAIN else np.array(values, dtype)

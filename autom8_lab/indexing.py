@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -200,15 +200,16 @@ class Index:
             item.vectors = {chunk.chunk_hash: vectors[chunk.chunk_hash] for chunk in item.chunks}
         return result
 
-    def write(self, context_id: str, indexed: Indexed, *, content_changed: bool = False) -> None:
-        """Write what `prepare` returned for a context, inside the caller's transaction."""
-        self._storage.put_chunks(
-            context_id,
-            indexed.chunks,
-            set_key=indexed.set_key,
-            vectors=indexed.vectors,
-            content_changed=content_changed,
-        )
+    def write(self, indexed: Mapping[str, Indexed], *, content_changed: bool = False) -> None:
+        """Write what one `prepare` returned, by context id, inside the caller's transaction."""
+        for set_key in {item.set_key for item in indexed.values()}:
+            items = {context_id: item for context_id, item in indexed.items() if item.set_key == set_key}
+            self._storage.put_chunks(
+                {context_id: item.chunks for context_id, item in items.items()},
+                set_key=set_key,
+                vectors={name: vector for item in items.values() for name, vector in item.vectors.items()},
+                content_changed=content_changed,
+            )
 
     def embed_contexts(self, *, model: str | None, progress: bool | None) -> Report:
         """See `Lab.embed_contexts`."""
@@ -221,8 +222,9 @@ class Index:
             while rows := self._storage.contexts_without_chunks(target.set_key, limit=PASS_CONTEXTS):
                 done = self._indexed([row["content"] for row in rows], target, encoder, progress=False)
                 with self._storage.transaction():
-                    for row, item in zip(rows, done, strict=True):
-                        embedded += self._write_unless_changed(row, item)
+                    same = {row["id"]: item for row, item in zip(rows, done, strict=True) if self._is_same(row, item)}
+                    self.write(same)
+                    embedded += len(same)
                 bar.update(len(rows))
             self._activate(target)
         return Report(
@@ -236,13 +238,10 @@ class Index:
         """Delete the vectors of models that no longer serve, inside the caller's transaction."""
         self._storage.delete("embedding_sets", [Condition("state", "=", "retired")])
 
-    def _write_unless_changed(self, row: dict[str, Any], item: Indexed) -> int:
+    def _is_same(self, row: dict[str, Any], item: Indexed) -> bool:
         # Between reading the text and writing its vectors another process may have changed or deleted it.
         same = [Condition("id", "=", row["id"]), Condition("content", "=", row["content"])]
-        if not self._storage.update("context_registry", same, {"token_count": item.token_count}):
-            return 0
-        self.write(row["id"], item)
-        return 1
+        return self._storage.update("context_registry", same, {"token_count": item.token_count}) > 0
 
     def _activate(self, target: EmbeddingSet) -> None:
         with self._storage.transaction():

@@ -6,12 +6,12 @@ import html
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "in", "is null", "is not null", "null or >", "null or <"]
 Metric = Literal["cosine", "l2", "dot"]
 SearchMethod = Literal["hybrid", "text", "semantic"]
-VectorEngine = Literal["auto", "sqlite-vec", "exact"]
+VectorEngine = Literal["auto", "exact", "sqlite-vec", "hnsw"]
 Fusion = Literal["scores", "rrf"]
 Frequency = Literal["h", "D", "W", "M"]
 
@@ -123,8 +123,7 @@ class Chunk:
     chunk_hash: str
 
 
-@dataclass(frozen=True)
-class Neighbour:
+class Neighbour(NamedTuple):
     """A context near a query vector, with its best chunk."""
 
     context_id: str
@@ -143,8 +142,7 @@ class Nearest:
     reason: str
 
 
-@dataclass(frozen=True)
-class TextMatch:
+class TextMatch(NamedTuple):
     """A context that matches words of the query. The BM25 score is positive, higher is better."""
 
     context_id: str

@@ -177,7 +177,8 @@ class Retrieval:
         started = time.perf_counter()
         k = self._checked(query, k, method, min_similarity)
         query = query.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text to any engine
-        found = self.find(query, depth=max(ranking.candidates, k), method=method, ranking=ranking, where=where)
+        depth = max(ranking.candidates, k) if method == "hybrid" else k
+        found = self.find(query, depth=depth, method=method, ranking=ranking, where=where)
         scores = dict(ranked(found, k=k, method=method, ranking=ranking, min_similarity=min_similarity))
         hits = self._explained(contexts_of(list(scores)), found, scores, found.terms if method != "semantic" else [])
         top = max((near.similarity for near in found.near.values()), default=None)

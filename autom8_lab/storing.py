@@ -174,8 +174,8 @@ class _Batch:
         new, self._new = self._new, []
         names = [name for name in Context.__dataclass_fields__ if name != "aliases"]
         self._storage.insert(TABLE, [{name: getattr(item, name) for name in names} for item, _ in new])
-        for item, indexed in new:
-            self._contexts.write_index(item.id, item.content_hash, indexed, content_changed=False)
+        hashes = [item.content_hash for item, _ in new]
+        self._contexts.write_index({item.id: indexed for item, indexed in new}, hashes, content_changed=False)
 
     def _store_new(self, item: Draft) -> dict[str, Any]:
         indexed = self._indexed(item)

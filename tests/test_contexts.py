@@ -18,7 +18,7 @@ from sqlite_utils.utils import sqlite3
 import autom8_lab as al
 from autom8_lab.embedding import HashEncoder
 from autom8_lab.lab import Lab
-from autom8_lab.storage.sqlite_vectors import load_extension
+from autom8_lab.storage.sqlite_vec import load_extension
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TIME = "datetime64[us, UTC]"
@@ -843,7 +843,8 @@ def test_a_text_cannot_be_emptied_or_made_illegal(any_lab: Lab, content: Any) ->
 
 def test_a_deleted_context_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "deleted.db"
-    with al.open(path, embedding_model="hash-64", chunk_tokens=8, chunk_overlap_tokens=2, synchronous="OFF") as lab:
+    chunks = {"chunk_tokens": 8, "chunk_overlap_tokens": 2}
+    with al.open(path, embedding_model="hash-64", **chunks, synchronous="OFF", vector_engine="sqlite-vec") as lab:
         text = paragraphs("secret", "hidden", "covert")
         lab.store_context(text, context_id="a", topic="classified", metadata={"k": 1})
         lab.store_context(text, context_id="alias")
@@ -860,7 +861,7 @@ def test_a_deleted_context_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_replaced_text_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "replaced.db"
-    with al.open(path, embedding_model="hash-64", synchronous="OFF") as lab:
+    with al.open(path, embedding_model="hash-64", synchronous="OFF", vector_engine="sqlite-vec") as lab:
         lab.store_context("secret", context_id="a")
         lab.search("secret")
         lab.update_context("a", content="harmless")

@@ -25,7 +25,7 @@ import autom8_lab as al
 from autom8_lab.embedding import HashEncoder
 from autom8_lab.embedding.chunking import text_hash
 from autom8_lab.lab import Lab
-from autom8_lab.storage.sqlite_vectors import load_extension
+from autom8_lab.storage.sqlite_vec import load_extension
 
 Vectors = npt.NDArray[np.float32]
 
@@ -415,7 +415,7 @@ def test_a_text_that_changes_its_id_within_a_transaction_gets_its_vectors(hooked
 
 def test_a_changed_text_in_a_transaction_leaves_nothing_of_the_old(tmp_path: Path) -> None:
     path = tmp_path / "changed.db"
-    with al.open(path, embedding_model="hash-64") as lab:
+    with al.open(path, embedding_model="hash-64", vector_engine="sqlite-vec") as lab:
         lab.store_context("secret text", context_id="a")
         lab.search("secret")
         with lab.transaction():
@@ -833,7 +833,7 @@ def test_the_same_name_with_other_weights_is_another_model(tmp_path: Path) -> No
 
 def test_cleanup_drops_the_vectors_of_a_retired_model(tmp_path: Path) -> None:
     path = tmp_path / "retired.db"
-    with al.open(path, embedding_model="hash-64") as lab:
+    with al.open(path, embedding_model="hash-64", vector_engine="sqlite-vec") as lab:
         lab.store_contexts(["First text.", "Second text."])
         lab.embed_contexts("hash-32")
         lab.search("text")

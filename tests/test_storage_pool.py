@@ -134,7 +134,8 @@ def test_a_search_answers_while_another_process_holds_the_write_lock(path: Path)
 
 
 def test_a_search_whose_vector_table_lags_answers_exactly_while_another_process_writes(path: Path) -> None:
-    with al.open(path, embedding_model=MODEL, deadline_seconds=0.3, busy_timeout_ms=10) as lab:
+    options = {"deadline_seconds": 0.3, "busy_timeout_ms": 10, "vector_engine": "sqlite-vec"}
+    with al.open(path, embedding_model=MODEL, **options) as lab:
         lab.store_context("The lighthouse keeper.", context_id="keeper")  # its first search makes vec_embeddings
         with writer_in_another_process(path) as let_go:
             found = lab.search_df("lighthouse", method="semantic")

@@ -454,7 +454,7 @@ def put(storage: SQLiteStorage, context_id: str, *texts: str, set_key: int = 1, 
     """Give a context chunks with vectors made from their first letter."""
     chunks = [Chunk(place, place, place + len(text), f"hash of {text}") for place, text in enumerate(texts)]
     vectors = {f"hash of {text}": np.array([1.0, ord(text[0])], dtype=np.float32) for text in texts}
-    storage.put_chunks(context_id, chunks, set_key=set_key, vectors=vectors, content_changed=changed)
+    storage.put_chunks({context_id: chunks}, set_key=set_key, vectors=vectors, content_changed=changed)
 
 
 def new_set(storage: SQLiteStorage, model_id: str = "m@1", state: str = "active") -> None:

@@ -84,7 +84,7 @@ def put(storage: SQLiteStorage, context_id: str, vectors: Array32) -> None:
     # Equal vectors are equal texts, as they are with a real model: stored once, used by many chunks.
     names = [row.tobytes().hex() for row in vectors]
     chunks = [Chunk(place, 10 * place, 10 * place + 10, name) for place, name in enumerate(names)]
-    storage.put_chunks(context_id, chunks, set_key=1, vectors=dict(zip(names, vectors, strict=True)))
+    storage.put_chunks({context_id: chunks}, set_key=1, vectors=dict(zip(names, vectors, strict=True)))
 
 
 def reference(documents: Sequence[Document], query: Array32, metric: Metric, k: int) -> list[Neighbour]:
@@ -582,14 +582,14 @@ def test_the_engine_that_answers_and_the_reason_are_told(tmp_path: Path) -> None
             assert lab.stats()["vector_engine"] == attrs["engine"]
             assert lab.searches_df()["engine"][0] == attrs["engine"]
     assert reasons == {
-        "auto": ("sqlite-vec", "sqlite-vec is loaded"),
+        "auto": ("exact", "fewer than 50,000 chunks"),
         "sqlite-vec": ("sqlite-vec", "asked for"),
         "exact": ("exact", "asked for"),
     }
 
 
 def test_the_dot_metric_is_answered_exactly_and_says_so(tmp_path: Path) -> None:
-    with al.open(tmp_path / "lab.db", embedding_model="hash-16", metric="dot") as lab:
+    with al.open(tmp_path / "lab.db", embedding_model="hash-16", metric="dot", vector_engine="sqlite-vec") as lab:
         lab.store_context("Something.")
         attrs = lab.search_df("something").attrs
         assert (attrs["engine"], attrs["engine_reason"]) == ("exact", "sqlite-vec has no dot metric")
@@ -636,8 +636,7 @@ def test_a_vector_that_would_rank_first_everywhere_is_refused_at_every_door(
         assert lab.stats()["contexts"] == 1
         with pytest.raises(al.InvalidVector):
             lab._storage.put_chunks(
-                lab.list_contexts()[0].id,
-                [Chunk(0, 0, 1, "x")],
+                {lab.list_contexts()[0].id: [Chunk(0, 0, 1, "x")]},
                 set_key=1,
                 vectors={"x": np.array(vector, dtype=np.float32)},
             )
@@ -715,21 +714,35 @@ def test_a_matrix_that_was_grown_and_cut_answers_as_one_made_at_once(metric: Met
     rng = np.random.default_rng(17)
     rows, query = rng.normal(size=(60, 8)).astype(np.float32), rng.normal(size=8).astype(np.float32)
     keys, contexts = np.arange(60), np.arange(60) // 2
+    attributes = np.stack([keys, contexts, keys % 2, keys * 10, keys * 10 + 9])
     grown = VectorMatrix(dimensions=8, metric=metric)
+    older = []
     for start in range(0, 60, 7):
-        grown.add(keys[start : start + 7], contexts[start : start + 7], rows[start : start + 7])
-    kept = np.setdiff1d(keys, [0, 13, 14, 59])
-    grown.remove(np.array([0, 13, 14, 59, 999]))
-    grown.remove(np.array([], dtype=np.int64))
-    at_once = VectorMatrix(dimensions=8, metric=metric)
-    at_once.add(kept, contexts[kept], rows[kept])
-    assert len(grown) == 56
-    assert np.array_equal(grown.chunk_keys, at_once.chunk_keys)
-    assert np.array_equal(grown.context_keys, at_once.context_keys)
-    assert grown.closeness(query) == pytest.approx(at_once.closeness(query), rel=1e-6)
-    allowed = np.array([3, 4])
-    inside = np.isin(grown.context_keys, allowed)
-    assert np.isneginf(grown.closeness(query, allowed=allowed)[~inside]).all()
-    assert np.array_equal(grown.closeness(query, allowed=allowed)[inside], grown.closeness(query)[inside])
+        older.append((grown, grown.closeness(query)))
+        grown = grown.grown(attributes[:, start : start + 7], rows[start : start + 7])
+    gone = [0, 13, 14, 59]
+    cut = grown.without(np.array([*gone, 999])).without(np.array([], dtype=np.int64))
+    kept = np.setdiff1d(keys, gone)
+    at_once = VectorMatrix(dimensions=8, metric=metric, capacity=56).grown(attributes[:, kept], rows[kept])
+    assert (len(cut), len(at_once), len(grown)) == (56, 56, 60)
+    closeness = cut.closeness(query)
+    assert np.isneginf(closeness[gone]).all()
+    assert closeness[kept] == pytest.approx(at_once.closeness(query), rel=1e-6)
+    assert cut.rows_of(np.array([0, 6, 7])).tolist() == [1, 12, 15]
+    assert cut.spans(np.array([1, 15])).tolist() == [[1, 10, 19], [1, 150, 159]]
     exact = similarity(rows[kept], query, metric=metric)
-    assert np.array_equal(np.argsort(-grown.closeness(query), kind="stable"), np.argsort(-exact, kind="stable"))
+    assert np.array_equal(cut.similarity(query, kept), exact)
+    assert np.array_equal(np.argsort(-closeness[kept], kind="stable"), np.argsort(-exact, kind="stable"))
+    # Whoever holds an older one goes on with it.
+    assert all(np.array_equal(matrix.closeness(query), answer) for matrix, answer in older)
+
+
+def test_a_matrix_that_loses_most_of_its_rows_lets_their_memory_go() -> None:
+    rows = np.ones((1_000, 8), dtype=np.float32)
+    attributes = np.stack([np.arange(1_000)] * 5)
+    matrix = VectorMatrix(dimensions=8, metric="cosine", capacity=1_000).grown(attributes, rows)
+    smaller = matrix.without(np.arange(100, 1_000))
+    assert len(smaller) == 100
+    assert smaller.nbytes < matrix.nbytes / 5
+    assert smaller.chunk_keys.tolist() == list(range(100))
+    assert len(smaller.grown(attributes[:, :50] + 1_000, rows[:50])) == 150

@@ -215,7 +215,7 @@ def test_a_file_written_with_sqlite_vec_answers_the_same_without_it(
         RANKINGS
         + """
 with al.open(path, embedding_model="hash-64") as lab:
-    answer([rankings(lab), lab.health()["vector_engine"], lab.health()["vector_engine_reason"]])
+    answer([rankings(lab), lab.health()["vector_engine"], lab.health()["sqlite_vec"]])
 """
     )
     found, engine, reason = without(*MODELS)(code, path)
@@ -236,7 +236,7 @@ def test_a_file_written_with_sqlite_vec_answers_the_same_under_the_standard_libr
 import sqlite3
 with al.open(path, embedding_model="hash-64") as lab:
     health = lab.health()
-    answer([rankings(lab), health["driver"], health["vector_engine"], health["vector_engine_reason"],
+    answer([rankings(lab), health["driver"], health["vector_engine"], health["sqlite_vec"],
             hasattr(sqlite3.Connection, "enable_load_extension")])
 """
     )

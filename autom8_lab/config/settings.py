@@ -49,7 +49,10 @@ class LabConfig(BaseSettings):
         "auto", description="How long texts are split: auto, markdown or plain."
     )
     metric: Metric = Field("cosine", description="Similarity of vectors: cosine, l2 (1/(1+distance)) or dot.")
-    vector_engine: VectorEngine = Field("auto", description="auto, sqlite-vec or exact.")
+    vector_engine: VectorEngine = Field("auto", description="auto, exact, sqlite-vec or hnsw.")
+    hnsw_from_chunks: int = Field(
+        50_000, gt=0, description="From so many chunks on, auto searches an HNSW index beside the file."
+    )
     fusion: Fusion = Field("scores", description="How hybrid search joins its rankings: scores or rrf.")
     text_weight: float = Field(0.5, ge=0, le=1, description="Text ranker's share of a hybrid score; vectors: the rest.")
     text_column_weights: dict[Literal["content", "topic", "summary"], Annotated[float, Field(ge=0, le=1_000)]] = Field(

@@ -166,16 +166,16 @@ class Storage(ABC):
     @abstractmethod
     def put_chunks(
         self,
-        context_id: str,
-        chunks: Sequence[Chunk],
+        chunks: Mapping[str, Sequence[Chunk]],
         *,
         set_key: int | None,
         vectors: Mapping[str, Array32],
         content_changed: bool = False,
     ) -> None:
-        """Make these the context's chunks in this set, with the vectors by chunk hash; unchanged chunks stay.
+        """Make these each context's chunks in this set, with the vectors by chunk hash; unchanged chunks stay.
 
-        `content_changed` drops its chunks in every other set, which would point into the old text.
+        `chunks` are by context id. `content_changed` drops their chunks in every other set, which would point into
+        the old text. Raises `ContextNotFound`.
         """
 
     @abstractmethod

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlite_utils import Database
 
 from ..errors import InvalidValue, did_you_mean
 from ..records import Condition
@@ -111,3 +116,34 @@ def order_clause(order_by: Sequence[str], columns: Mapping[str, Any]) -> str:
             raise InvalidValue(f"cannot sort by {name!r}{did_you_mean(name, columns)}")
         parts.append(f'"{name}"' + (" DESC" if item.startswith("-") else ""))
     return " ORDER BY " + ", ".join(parts) if parts else ""
+
+
+FEW_PASS = 5_000  # contexts; up to so many that pass a filter are listed, of more each candidate is looked up
+
+
+@dataclass(frozen=True)
+class ContextFilter:
+    """Tells which of an array of context keys pass; `listed` has all that do, where these are few."""
+
+    listed: npt.NDArray[np.int64] | None
+    look_up: Callable[[str], Iterable[tuple[int]]]
+
+    def __call__(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Return which of the keys pass."""
+        passing = self.listed
+        if passing is None:
+            found = self.look_up(json.dumps(np.unique(keys).tolist()))
+            passing = np.fromiter((row[0] for row in found), dtype=np.int64)
+        return np.isin(keys, passing)
+
+
+def context_filter(database: Database, where: Sequence[Condition], columns: Mapping[str, Any]) -> ContextFilter | None:
+    """Return what tells which contexts pass the conditions; None where all do."""
+    if not where:
+        return None
+    filters, parameters = where_clause(where, columns)
+    sql = f"SELECT context_key FROM context_registry{filters}"
+    rows = database.conn.execute(f"{sql} LIMIT {FEW_PASS + 1}", parameters).fetchall()
+    listed = np.array([row[0] for row in rows], dtype=np.int64) if len(rows) <= FEW_PASS else None
+    among = f"{sql} AND context_key IN (SELECT value FROM json_each(?))"
+    return ContextFilter(listed, lambda keys: database.conn.execute(among, [*parameters, keys]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,7 @@ from sqlite_utils.utils import sqlite3
 
 from ..errors import (
     ConfigurationError,
-    ContextNotFound,
     InvalidValue,
-    LabBusy,
     LabNotFound,
     NewerSchema,
     NotALab,
@@ -24,20 +22,20 @@ from ..errors import (
     StorageError,
     did_you_mean,
 )
-from ..records import Chunk, Condition, Nearest, Neighbour, TextMatch
-from . import checksums, migrations, sqlite_text
+from . import checksums, migrations
 from .base import Row, Unit, Where
 from .pool import MEMORY, ConnectionPool, Transaction
 from .sql import decoded, encoded, order_clause, where_clause
 from .sqlite_care import SQLiteCare
-from .sqlite_vectors import SQLiteVectors, current_position, load_extension
+from .sqlite_search import CONTEXTS, SQLiteSearch
+from .sqlite_text import TextIndex
+from .sqlite_vec import load_extension
+from .sqlite_vectors import SQLiteVectors
 
 if TYPE_CHECKING:
     from ..config import LabConfig
-    from ..vectors.similarity import Array32
 
 APPLICATION_ID = 0x61386C62  # "a8lb", which `file` and SQLite tools can show
-CONTEXTS = "context_registry"
 
 
 class _SQLiteUnit(Unit):
@@ -56,17 +54,24 @@ class _SQLiteUnit(Unit):
             operation(*arguments, **options)
 
 
-class SQLiteStorage(SQLiteCare):
+class SQLiteStorage(SQLiteCare, SQLiteSearch):
     """A lab in one SQLite file, or in memory. Opening migrates an older file and refuses a newer or foreign one."""
 
     def __init__(self, config: LabConfig, *, migrate: bool = True) -> None:
         self.path = config.db_path
         self._columns_of: dict[str, dict[str, Any]] = {}
         self._seals = checksums.Seals()
-        self._vectors = SQLiteVectors(metric=config.metric, engine=config.vector_engine)
+        self._text = TextIndex()
         _look_at(self.path, read_only=config.read_only)
         refusal = _why_read_only(self.path, asked=config.read_only)
         self.read_only = refusal is not None
+        self._vectors = SQLiteVectors(
+            metric=config.metric,
+            engine=config.vector_engine,
+            hnsw_from_chunks=config.hnsw_from_chunks,
+            index_beside=None if self.read_only or self.path == MEMORY else Path(self.path).absolute(),
+            read=lambda: self._pool.reader(),
+        )
         self._pool = ConnectionPool(
             self.path,
             read_only=refusal,
@@ -78,14 +83,14 @@ class SQLiteStorage(SQLiteCare):
         )
         try:
             self._open(migrate=migrate)
-            if config.vector_engine == "sqlite-vec" and self._vectors.missing:
-                raise ConfigurationError(f"vector_engine='sqlite-vec': {self._vectors.missing}; or choose 'auto'")
+            if config.vector_engine == "sqlite-vec" and self._vectors.vec.missing:
+                raise ConfigurationError(f"vector_engine='sqlite-vec': {self._vectors.vec.missing}; or choose 'auto'")
         except BaseException:
             self._pool.close()
             raise
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        self._vectors.missing = load_extension(connection)
+        self._vectors.vec.missing = load_extension(connection)
         checksums.register(connection)
 
     def _open(self, *, migrate: bool) -> None:
@@ -141,7 +146,7 @@ class SQLiteStorage(SQLiteCare):
         with self._pool.transaction(waiting=waiting) as transaction:
             yield transaction
             if not nested and transaction.vectors_changed:
-                self._vectors.sync_vec_table(transaction.database, create=False)
+                self._vectors.vec.sync(transaction.database, create=False)
 
     def insert(self, table: str, rows: Iterable[Mapping[str, Any]], *, ignore_existing: bool = False) -> int:
         """See `Storage.insert`."""
@@ -217,120 +222,6 @@ class SQLiteStorage(SQLiteCare):
             filters, parameters = where_clause(where, self._columns(database, table))
             return int(database.execute(f'SELECT count(*) FROM "{table}"{filters}', parameters).fetchone()[0])
 
-    # Text
-
-    def match_text(
-        self,
-        terms: Sequence[str],
-        *,
-        k: int,
-        where: Where = (),
-        include: Sequence[str] = (),
-        column_weights: Mapping[str, float] | None = None,
-    ) -> list[TextMatch]:
-        """See `Storage.match_text`."""
-        with self._pool.reader() as database:
-            where, columns = self._effective(database, where), self._columns(database, CONTEXTS)
-            weights = column_weights or {}
-            return sqlite_text.match_text(
-                database, terms, k=k, where=where, include=include, columns=columns, weights=weights
-            )
-
-    def matched_terms(self, terms: Sequence[str], context_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """See `Storage.matched_terms`."""
-        with self._pool.reader() as database:
-            return sqlite_text.matched_terms(database, terms, context_ids)
-
-    def passages(self, terms: Sequence[str], context_ids: Sequence[str]) -> dict[str, str]:
-        """See `Storage.passages`."""
-        with self._pool.reader() as database:
-            return sqlite_text.passages(database, terms, context_ids)
-
-    def _effective(self, database: Database, where: Where) -> Where:
-        # Most labs hide nothing at most times: a test that every row passes only costs, and an index tells quickly.
-        def hides(condition: Condition) -> bool:
-            test = {"null or >": "IS NOT NULL AND {0} <= ?", "is null": "IS NOT NULL"}.get(condition.operator)
-            if test is None or condition.column not in ("expires_at", "superseded_by") or condition.key is not None:
-                return True
-            values = [encoded(condition.value)] if "?" in test else []
-            sql = f"SELECT 1 FROM {CONTEXTS} WHERE {condition.column} {test.format(condition.column)} LIMIT 1"
-            return database.execute(sql, values).fetchone() is not None
-
-        return [condition for condition in where if hides(condition)]
-
-    # Vectors
-
-    def nearest(self, vector: Array32, *, set_key: int, k: int, where: Where = ()) -> Nearest:
-        """See `Storage.nearest`."""
-        if self._vectors.chosen_engine()[0] == "sqlite-vec" and not self.read_only:
-            self._let_vec_table_catch_up(set_key)
-        transaction = self._pool.current_transaction
-        with self._pool.reader() as database:
-            return self._vectors.nearest(
-                database,
-                vector,
-                set_key=set_key,
-                k=k,
-                where=self._effective(database, where),
-                columns=self._columns(database, CONTEXTS),
-                dirty=transaction is not None,
-            )
-
-    def _let_vec_table_catch_up(self, set_key: int) -> None:
-        with self._pool.reader() as database:
-            behind = not self._vectors.vec_position(database).covers(current_position(database, set_key))
-        if behind:
-            # While somebody writes, the exact engine answers: a search does not wait.
-            with suppress(LabBusy), self._pool.transaction(waiting=False) as transaction:
-                self._vectors.sync_vec_table(transaction.database, create=True)
-
-    def similarities(self, vector: Array32, *, set_key: int, context_ids: Sequence[str]) -> dict[str, Neighbour]:
-        """See `Storage.similarities`."""
-        with self._pool.reader() as database:
-            return self._vectors.similarities(database, vector, set_key=set_key, context_ids=context_ids)
-
-    def known_vectors(self, model_id: str, chunk_hashes: Sequence[str]) -> dict[str, Array32]:
-        """See `Storage.known_vectors`."""
-        with self._pool.reader() as database:
-            return self._vectors.known_vectors(database, model_id, chunk_hashes)
-
-    def put_chunks(
-        self,
-        context_id: str,
-        chunks: Sequence[Chunk],
-        *,
-        set_key: int | None,
-        vectors: Mapping[str, Array32],
-        content_changed: bool = False,
-    ) -> None:
-        """See `Storage.put_chunks`."""
-        options = {"set_key": set_key, "vectors": vectors, "content_changed": content_changed}
-        with self._write(self.put_chunks, context_id, chunks, **options) as transaction:
-            database = transaction.database
-            row = database.execute(f"SELECT context_key FROM {CONTEXTS} WHERE id = ?", [context_id]).fetchone()
-            if row is None:
-                raise ContextNotFound(f"no context {context_id!r} to put chunks to")
-            if set_key is not None:
-                seal = self._seals.of(database, "embeddings")
-                self._vectors.put_chunks(database, row[0], chunks, set_key=set_key, vectors=vectors, seal=seal)
-            if content_changed:
-                database.conn.execute(
-                    "DELETE FROM context_chunks WHERE context_key = ? AND set_key IS NOT ?", [row[0], set_key]
-                )
-            transaction.vectors_changed = True
-
-    def contexts_without_chunks(self, set_key: int, *, limit: int) -> list[Row]:
-        """See `Storage.contexts_without_chunks`."""
-        sql = f"SELECT id, content, token_count FROM {CONTEXTS} c WHERE {_WITHOUT_CHUNKS} ORDER BY context_key LIMIT ?"
-        with self._pool.reader() as database:
-            return list(database.query(sql, [set_key, limit]))
-
-    def count_without_chunks(self, set_key: int | None) -> int:
-        """See `Storage.count_without_chunks`."""
-        with self._pool.reader() as database:
-            sql = f"SELECT count(*) FROM {CONTEXTS} c WHERE {_WITHOUT_CHUNKS}"
-            return int(database.execute(sql, [set_key]).fetchone()[0])
-
     def touch(self, accesses: Mapping[str, tuple[datetime, int]]) -> None:
         """See `Storage.touch`."""
         with self._write(self.touch, accesses) as transaction:
@@ -405,10 +296,8 @@ class SQLiteStorage(SQLiteCare):
 
     def close(self) -> None:
         """See `Storage.close`."""
+        self._vectors.close()
         self._pool.close()
-
-
-_WITHOUT_CHUNKS = "NOT EXISTS (SELECT 1 FROM context_chunks k WHERE k.context_key = c.context_key AND k.set_key IS ?)"
 
 
 def _why_read_only(path: str, *, asked: bool) -> str | None:

@@ -1,141 +1,161 @@
-"""Vectors in SQLite: BLOBs are the truth, `vec_embeddings` and the matrix in memory are derived from them."""
+"""Vectors in SQLite: BLOBs are the truth; a matrix in memory, `vec_embeddings` and an HNSW index are derived from them."""
 
 from __future__ import annotations
 
-import copy
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from sqlite_utils import Database
-from sqlite_utils.utils import sqlite3
 
 from ..records import Chunk, Metric, Nearest, Neighbour, VectorEngine
 from ..vectors.exact import VectorMatrix
-from ..vectors.similarity import Array32, checked, similarity
+from ..vectors.similarity import Array32, Array64, checked, similarity
 from .base import Where
-from .checksums import Seal
-from .sql import where_clause
+from .checksums import COLUMN, Seal
+from .hnsw_file import ENOUGH_RECALL, HnswFile, Read, Ready
+from .sql import ContextFilter, context_filter, where_clause
+from .sqlite_chunks import Keys, Position, caught_up, current_position
+from .sqlite_vec import VEC_LIMIT, VecTable
 
-VEC_TABLE = "vec_embeddings"
 EMBEDDING = ("chunk_hash", "model_id", "dimensions", "vector")
-VEC_LIMIT = 4096  # sqlite-vec refuses a larger k
-VEC_METRICS: dict[Metric, str] = {"cosine": "cosine", "l2": "L2"}
-
-Candidates = tuple[Any, Any, Any]  # chunk keys, context keys, closeness; best first
-Fetch = Callable[[int], Candidates]
+PATIENCE = 3  # searches of a process before it builds an index in the background
+FEW_CHUNKS = 20_000  # the matrix of so many is read in the time of two or three searches by sqlite-vec
+HNSW_LIMIT = 4_096
 
 
-def load_extension(connection: sqlite3.Connection) -> str | None:
-    """Load sqlite-vec into a connection; return None, or the reason why it could not be."""
-    try:
-        import sqlite_vec
-    except ImportError:
-        return "sqlite-vec is not installed (pip install sqlite-vec)"
-    if not hasattr(connection, "enable_load_extension"):
-        return "this Python's sqlite3 cannot load extensions (pip install pysqlite3 where it has wheels)"
-    try:
-        connection.enable_load_extension(True)
-        try:
-            connection.load_extension(sqlite_vec.loadable_path())
-        finally:
-            connection.enable_load_extension(False)
-    except sqlite3.Error as exc:
-        return f"sqlite-vec cannot be loaded ({exc})"
-    return None
+class Candidates(NamedTuple):
+    """What an engine found, best first: chunks by any key; how close the last one is before filters; if that is all."""
+
+    keys: Keys
+    context_keys: Keys
+    closeness: Array32
+    lowest: float
+    exhausted: bool
 
 
-@dataclass(frozen=True)
-class Position:
-    """How far an index has read: every chunk and every deletion up to these keys."""
+class Choice(NamedTuple):
+    """Which engine answers and why, the HNSW index if there is one, and whether building one could help."""
 
-    set_key: int
-    chunk_key: int
-    deletion_key: int
-
-    def covers(self, other: Position) -> bool:
-        """Whether an index at this position has nothing of `other` to catch up with."""
-        return (
-            self.set_key == other.set_key
-            and self.chunk_key >= other.chunk_key
-            and self.deletion_key >= other.deletion_key
-        )
-
-
-def current_position(database: Database, set_key: int) -> Position:
-    """Return how far an index of this set could have read by now."""
-    row = database.execute(
-        "SELECT (SELECT max(chunk_key) FROM context_chunks WHERE set_key = ?),"
-        " (SELECT max(deletion_key) FROM chunk_deletions)",
-        [set_key],
-    ).fetchone()
-    return Position(set_key, row[0] or 0, row[1] or 0)
+    engine: str
+    reason: str
+    ready: Ready | None = None
+    improvable: bool = False
 
 
 class SQLiteVectors:
-    """Stores vectors and finds the nearest, by sqlite-vec or exactly, with the same answer."""
+    """Stores vectors and finds the nearest with the engine that fits, exactly or as good as exactly."""
 
-    def __init__(self, *, metric: Metric, engine: VectorEngine) -> None:
+    def __init__(
+        self, *, metric: Metric, engine: VectorEngine, hnsw_from_chunks: int, index_beside: Path | None, read: Read
+    ) -> None:
         self.metric = metric
         self.engine = engine
-        self.missing: str | None = "not tried yet"
+        self.vec = VecTable(metric=metric)
+        self.hnsw = HnswFile(index_beside, metric=metric) if index_beside else None
+        self._hnsw_from_chunks = hnsw_from_chunks
+        self._read = read
         self._matrix: VectorMatrix | None = None
         self._matrix_position = Position(0, 0, 0)
         self._lock = threading.Lock()
+        self._searches = 0
 
-    def chosen_engine(self) -> tuple[str, str]:
-        """Return the engine that answers, and why that one."""
+    # Choosing
+
+    def choose(self, database: Database, set_key: int | None, *, dirty: bool = False) -> Choice:
+        """Return the engine that answers a search of this set now, and why that one."""
         if self.engine == "exact":
-            return "exact", "asked for"
-        if self.missing is not None:
-            return "exact", self.missing
-        if self.metric not in VEC_METRICS:
-            return "exact", f"sqlite-vec has no {self.metric} metric"
-        return "sqlite-vec", "asked for" if self.engine == "sqlite-vec" else "sqlite-vec is loaded"
+            return Choice("exact", "asked for")
+        if self.engine == "sqlite-vec":
+            missing = self.vec.unusable()
+            return Choice("exact", missing) if missing else Choice("sqlite-vec", "asked for")
+        if dirty:
+            return Choice("exact", "inside a transaction")
+        now = current_position(database, set_key) if set_key is not None else Position(0, 0, 0)
+        # An estimate that costs nothing: deleted chunks of other sets are taken off too.
+        chunks = max(now.chunk_key - now.deletion_key, 0)
+        if self.engine == "auto" and chunks < self._hnsw_from_chunks:
+            return Choice("exact", f"fewer than {self._hnsw_from_chunks:,} chunks")
+        ready = self.hnsw.ready(database, now.set_key) if self.hnsw and now.chunk_key else None
+        recall = ready.facts["recall_at_10"] if ready else 0.0
+        if ready and recall >= ENOUGH_RECALL:
+            reason = "asked for" if self.engine == "hnsw" else f"{chunks:,} chunks"
+            return Choice("hnsw", f"{reason}, recall@10 {recall:.3f}", ready, improvable=True)
+        reason = self._why_not_hnsw(ready)
+        worth_it = chunks >= FEW_CHUNKS and not self._is_warm(now) and self.vec.unusable() is None
+        if worth_it and self.vec.position(database).covers(now):
+            return Choice("sqlite-vec", f"{reason}; the vectors are not in memory", ready, improvable=True)
+        return Choice("exact", reason, ready, improvable=True)
+
+    def _why_not_hnsw(self, ready: Ready | None) -> str:
+        if self.hnsw is None:
+            return "a lab that is in memory or read-only gets no HNSW index"
+        if self.hnsw.building:
+            return "the HNSW index is being built"
+        if ready is not None:
+            return f"the HNSW index has recall@10 {ready.facts['recall_at_10']:.3f}, below {ENOUGH_RECALL}"
+        return self.hnsw.problem or "there is no HNSW index yet"
+
+    def _is_warm(self, now: Position) -> bool:
+        return self._matrix is not None and self._matrix_position.set_key == now.set_key
+
+    def _improve(self, choice: Choice, set_key: int) -> None:
+        """Have an index built or renewed in the background where searches would gain by it."""
+        if self.hnsw is None or not choice.improvable:
+            return
+        self._searches += 1
+        if self._searches >= PATIENCE and (choice.ready is None or choice.ready.worth_merging):
+            self.hnsw.build_in_background(self._read, set_key)
+
+    # Writing
 
     def put_chunks(
         self,
         database: Database,
-        context_key: int,
-        chunks: Sequence[Chunk],
+        chunks: Mapping[int, Sequence[Chunk]],
         *,
         set_key: int,
         vectors: Mapping[str, Array32],
         seal: Seal | None,
     ) -> None:
-        """See `Storage.put_chunks`; `seal` is that of the embeddings."""
-        model_id, dimensions = database.execute(
-            "SELECT model_id, dimensions FROM embedding_sets WHERE set_key = ?", [set_key]
-        ).fetchone()
-        rows = [
-            (name, model_id, dimensions, checked(vector, dimensions=dimensions)[0].tobytes())
-            for name, vector in vectors.items()
-        ]
-        checksums = [None] * len(rows) if seal is None else seal.of_rows(EMBEDDING, rows)
-        database.conn.executemany(
-            f"INSERT OR IGNORE INTO embeddings ({', '.join(EMBEDDING)}, checksum) VALUES (?, ?, ?, ?, ?)",
-            [(*row, checksum) for row, checksum in zip(rows, checksums, strict=True)],
-        )
+        """See `Storage.put_chunks`; `chunks` by context key."""
+        connection = database.conn
+        sql = "SELECT model_id, dimensions FROM embedding_sets WHERE set_key = ?"
+        model_id, dimensions = connection.execute(sql, [set_key]).fetchone()
+        if vectors:
+            checked_rows = checked(list(vectors.values()), dimensions=dimensions)
+            rows = [
+                (name, model_id, dimensions, row.tobytes()) for name, row in zip(vectors, checked_rows, strict=True)
+            ]
+            checksums = [None] * len(rows) if seal is None else seal.of_rows(EMBEDDING, rows)
+            connection.executemany(
+                f"INSERT OR IGNORE INTO embeddings ({', '.join(EMBEDDING)}, {COLUMN}) VALUES (?, ?, ?, ?, ?)",
+                [(*row, checksum) for row, checksum in zip(rows, checksums, strict=True)],
+            )
         old = {
             tuple(row[1:]): row[0]
-            for row in database.execute(
-                "SELECT chunk_key, position, start_char, end_char, chunk_hash FROM context_chunks"
-                " WHERE context_key = ? AND set_key = ?",
-                [context_key, set_key],
+            for row in connection.execute(
+                "SELECT chunk_key, context_key, position, start_char, end_char, chunk_hash FROM context_chunks"
+                " WHERE context_key IN (SELECT value FROM json_each(?)) AND set_key = ?",
+                [json.dumps(list(chunks)), set_key],
             )
         }
-        new = [(chunk.position, chunk.start, chunk.end, chunk.chunk_hash) for chunk in chunks]
-        database.conn.executemany(
+        new = {
+            (context_key, chunk.position, chunk.start, chunk.end, chunk.chunk_hash)
+            for context_key, items in chunks.items()
+            for chunk in items
+        }
+        connection.executemany(
             "INSERT INTO context_chunks (set_key, context_key, position, start_char, end_char, chunk_hash)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            [(set_key, context_key, *row) for row in new if row not in old],
+            [(set_key, *row) for row in sorted(new - old.keys())],
         )
         # Deleted after the new ones are in, so that a vector both share is never an orphan.
-        gone = [(key,) for row, key in old.items() if row not in set(new)]
-        database.conn.executemany("DELETE FROM context_chunks WHERE chunk_key = ?", gone)
+        gone = [(key,) for row, key in old.items() if row not in new]
+        connection.executemany("DELETE FROM context_chunks WHERE chunk_key = ?", gone)
 
     def known_vectors(self, database: Database, model_id: str, chunk_hashes: Sequence[str]) -> dict[str, Array32]:
         """See `Storage.known_vectors`."""
@@ -146,12 +166,22 @@ class SQLiteVectors:
         )
         return {name: np.frombuffer(vector, dtype=np.float32) for name, vector in rows}
 
+    # Finding
+
     def similarities(
-        self, database: Database, vector: Array32, *, set_key: int, context_ids: Sequence[str]
+        self, database: Database, vector: Array32, *, set_key: int, context_ids: Sequence[str], dirty: bool
     ) -> dict[str, Neighbour]:
         """See `Storage.similarities`."""
-        condition = "k.set_key = ? AND c.id IN (SELECT value FROM json_each(?))"
-        neighbours = self._scored(database, vector, condition, [set_key, json.dumps(list(context_ids))])
+        now = current_position(database, set_key)
+        if not dirty and self._is_warm(now):
+            sql = "SELECT context_key FROM context_registry WHERE id IN (SELECT value FROM json_each(?))"
+            found = database.execute(sql, [json.dumps(list(context_ids))])
+            matrix = self._synced_matrix(database, now)
+            rows = matrix.rows_of(np.fromiter((row[0] for row in found), dtype=np.int64))
+            neighbours = _best_rows(database, matrix, rows, matrix.similarity(vector, rows))
+        else:
+            condition = "k.set_key = ? AND c.id IN (SELECT value FROM json_each(?))"
+            neighbours = self._read_and_compared(database, vector, condition, [set_key, json.dumps(list(context_ids))])
         return {neighbour.context_id: neighbour for neighbour in neighbours}
 
     def nearest(
@@ -165,33 +195,93 @@ class SQLiteVectors:
         columns: Mapping[str, Any],
         dirty: bool,
     ) -> Nearest:
-        """See `Storage.nearest`; `dirty` keeps vectors that may be rolled back out of the shared matrix."""
-        engine, reason = self.chosen_engine()
-        found: Any = None
-        if engine == "sqlite-vec":
-            if not self.vec_position(database).covers(current_position(database, set_key)):
+        """See `Storage.nearest`; `dirty` keeps vectors that may be rolled back out of what is kept in memory."""
+        choice = self.choose(database, set_key, dirty=dirty)
+        engine, reason = choice.engine, choice.reason
+        found: list[Neighbour] | None = None
+        if engine == "hnsw" and choice.ready is not None:
+            found = self._by_hnsw(database, vector, choice.ready, k, where, columns)
+            if found is None:
+                engine, reason = "exact", f"fewer than {k} of the {HNSW_LIMIT} nearest chunks pass the filter"
+        elif engine == "sqlite-vec":
+            if not self.vec.position(database).covers(current_position(database, set_key)):
                 engine, reason = "exact", "vec_embeddings lags behind and cannot be written now"
             else:
-                fetch = self._vec_fetch(database, vector, where, columns)
-                # It sums squares of differences, so that its distances are right to about seven digits.
-                margin = (lambda last: 1e-5) if self.metric == "cosine" else (lambda last: 1e-5 * abs(last))
-                found = _candidates(fetch, k, limit=VEC_LIMIT, margin=margin)
+                found = self._by_vec_table(database, vector, k, where, columns)
                 if found is None:
                     engine, reason = "exact", f"more than {VEC_LIMIT} chunks compete for {k} places"
         if found is None:
-            matrix = self._scratch_matrix(database, set_key) if dirty else self._synced_matrix(database, set_key)
-            fetch = self._exact_fetch(database, matrix, vector, where, columns)
-            error = matrix.error(vector)
-            found = _candidates(fetch, k, limit=len(matrix), total=len(matrix), margin=lambda last: 2 * error)
-        keys = json.dumps([int(key) for key in found])
-        condition = "k.chunk_key IN (SELECT value FROM json_each(?))"
-        return Nearest(self._scored(database, vector, condition, [keys])[:k], engine, reason)
+            found = self._exactly(database, vector, set_key, k, context_filter(database, where, columns), dirty=dirty)
+        self._improve(choice, set_key)
+        return Nearest(found, engine, reason)
 
-    def _scored(
+    def _exactly(
+        self, database: Database, vector: Array32, set_key: int, k: int, passing: ContextFilter | None, *, dirty: bool
+    ) -> list[Neighbour]:
+        now = current_position(database, set_key)
+        matrix = self._scratch_matrix(database, now) if dirty else self._synced_matrix(database, now)
+        if passing is not None and passing.listed is not None:
+            rows = matrix.rows_of(passing.listed)
+        else:
+            closeness = matrix.closeness(vector)
+
+            def fetch(size: int) -> Candidates:
+                order = np.argpartition(closeness, len(closeness) - size)[-size:] if size < len(closeness) else None
+                order = np.arange(len(closeness)) if order is None else order
+                order = order[np.argsort(-closeness[order], kind="stable")]
+                order = order[closeness[order] > -np.inf]
+                lowest = float(closeness[order[-1]]) if len(order) else -np.inf
+                if passing is not None:
+                    order = order[passing(matrix.context_keys[order])]
+                contexts = matrix.context_keys[order]
+                return Candidates(order, contexts, closeness[order], lowest, size >= len(closeness))
+
+            margin = 2 * matrix.error(vector)
+            rows = _candidates(fetch, k, limit=len(closeness), margin=lambda last: margin)
+        return _best_rows(database, matrix, rows, matrix.similarity(vector, rows))[:k]
+
+    def _by_vec_table(
+        self, database: Database, vector: Array32, k: int, where: Where, columns: Mapping[str, Any]
+    ) -> list[Neighbour] | None:
+        def fetch(size: int) -> Candidates:
+            keys, contexts, closeness = self.vec.nearest(database, vector, size, where=where, columns=columns)
+            lowest = float(closeness[-1]) if len(closeness) else -np.inf
+            return Candidates(keys, contexts, closeness, lowest, len(keys) < size)
+
+        # It sums squares of differences, so that its distances are right to about seven digits.
+        margin = (lambda last: 1e-5) if self.metric == "cosine" else (lambda last: 1e-5 * abs(last))
+        keys = _candidates(fetch, k, limit=VEC_LIMIT, margin=margin)
+        return None if keys is None else self._compared(database, vector, keys)[:k]
+
+    def _by_hnsw(
+        self, database: Database, vector: Array32, ready: Ready, k: int, where: Where, columns: Mapping[str, Any]
+    ) -> list[Neighbour] | None:
+        passing = context_filter(database, where, columns)
+        if passing is not None and passing.listed is not None:
+            condition = "k.set_key = ? AND k.context_key IN (SELECT value FROM json_each(?))"
+            keys = json.dumps(passing.listed.tolist())
+            return self._read_and_compared(database, vector, condition, [ready.position.set_key, keys])[:k]
+        filters, parameters = where_clause(where, columns, prefix="c.")
+        size, everything = 2 * k + 16, len(ready.index) + len(ready.added)
+        while True:
+            chunks = json.dumps(ready.nearest(vector, min(size, everything)).tolist())
+            condition = f"k.chunk_key IN (SELECT value FROM json_each(?)){filters.replace(' WHERE ', ' AND ')}"
+            found = self._read_and_compared(database, vector, condition, [chunks, *parameters])
+            if len(found) >= k or size >= everything:
+                return found[:k]
+            if size >= HNSW_LIMIT:
+                return None
+            size *= 4
+
+    def _compared(self, database: Database, vector: Array32, chunk_keys: Keys) -> list[Neighbour]:
+        condition = "k.chunk_key IN (SELECT value FROM json_each(?))"
+        return self._read_and_compared(database, vector, condition, [json.dumps(chunk_keys.tolist())])
+
+    def _read_and_compared(
         self, database: Database, vector: Array32, condition: str, parameters: Sequence[Any]
     ) -> list[Neighbour]:
-        """Compare chunks in float64 and return each context once, by its best chunk; ties by id."""
-        rows = database.execute(
+        """Read chunks' vectors, compare them in float64, and return each context once, by its best chunk; ties by id."""
+        rows = database.conn.execute(
             f"""
             SELECT c.id, k.position, k.start_char, k.end_char, e.vector
             FROM context_chunks k JOIN context_registry c USING (context_key)
@@ -203,172 +293,82 @@ class SQLiteVectors:
         if not rows:
             return []
         matrix = np.frombuffer(b"".join(row[4] for row in rows), dtype=np.float32).reshape(len(rows), -1)
-        values = similarity(matrix, vector, metric=self.metric)
-        best: dict[str, Neighbour] = {}
-        for (context_id, position, start, end, _), value in zip(rows, values.tolist(), strict=True):
-            other = best.get(context_id)
-            if other is None or (-value, position) < (-other.similarity, other.position):
-                best[context_id] = Neighbour(context_id, value, position, start, end)
-        return sorted(best.values(), key=lambda item: (-item.similarity, item.context_id))
+        values = similarity(matrix, vector, metric=self.metric).tolist()
+        return _best_of_each(
+            Neighbour(row[0], value, row[1], row[2], row[3]) for row, value in zip(rows, values, strict=True)
+        )
 
-    # The exact engine: a matrix that follows the file.
+    def close(self) -> None:
+        """Stop what works in the background."""
+        if self.hnsw is not None:
+            self.hnsw.close()
 
-    def _synced_matrix(self, database: Database, set_key: int) -> VectorMatrix:
+    # The matrix follows the file.
+
+    def _synced_matrix(self, database: Database, now: Position) -> VectorMatrix:
         with self._lock:
-            now = current_position(database, set_key)
-            if self._matrix is None or self._matrix_position.set_key != set_key:
-                self._matrix, self._matrix_position = (
-                    self._empty_matrix(database, set_key),
-                    Position(set_key, 0, 0),
-                )
-            # A copy grows and then takes the old one's place: a search in another thread keeps what it holds.
-            if not self._matrix_position.covers(now):
-                matrix = copy.copy(self._matrix)
-                _catch_up(database, matrix, self._matrix_position)
-                self._matrix, self._matrix_position = matrix, now
+            if self._matrix is None or self._matrix_position.set_key != now.set_key:
+                self._matrix, self._matrix_position = self._scratch_matrix(database, now), now
+            elif not self._matrix_position.covers(now):
+                self._matrix = caught_up(database, self._matrix, self._matrix_position)
+                self._matrix_position = now
             return self._matrix
 
-    def _scratch_matrix(self, database: Database, set_key: int) -> VectorMatrix:
-        matrix = self._empty_matrix(database, set_key)
-        _catch_up(database, matrix, Position(set_key, 0, 0))
-        return matrix
-
-    def _empty_matrix(self, database: Database, set_key: int) -> VectorMatrix:
-        sql = "SELECT dimensions FROM embedding_sets WHERE set_key = ?"
-        return VectorMatrix(dimensions=database.execute(sql, [set_key]).fetchone()[0], metric=self.metric)
-
-    def _exact_fetch(
-        self,
-        database: Database,
-        matrix: VectorMatrix,
-        vector: Array32,
-        where: Where,
-        columns: Mapping[str, Any],
-    ) -> Fetch:
-        allowed = None
-        if where:
-            filters, parameters = where_clause(where, columns)
-            rows = database.execute(f"SELECT context_key FROM context_registry{filters}", parameters)
-            allowed = np.fromiter((row[0] for row in rows), dtype=np.int64)
-        closeness = matrix.closeness(vector, allowed=allowed)
-
-        def fetch(size: int) -> Candidates:
-            order = np.argpartition(-closeness, size - 1)[:size] if size < len(closeness) else np.arange(len(closeness))
-            order = order[np.argsort(-closeness[order], kind="stable")]
-            order = order[closeness[order] > -np.inf]
-            return matrix.chunk_keys[order], matrix.context_keys[order], closeness[order]
-
-        return fetch
-
-    # sqlite-vec: a virtual table that follows the same BLOBs.
-
-    def vec_position(self, database: Database) -> Position:
-        """Return how far `vec_embeddings` has read; (0, 0, 0) where there is none, or one of another metric."""
-        row = database.execute("SELECT state FROM index_state WHERE name = ?", [VEC_TABLE]).fetchone()
-        state = json.loads(row[0]) if row else {}
-        if state.get("metric") != self.metric:
-            return Position(0, 0, 0)
-        return Position(state["set_key"], state["chunk_key"], state["deletion_key"])
-
-    def sync_vec_table(self, database: Database, *, create: bool) -> None:
-        """Bring `vec_embeddings` up to date inside the caller's transaction, where sqlite-vec is loaded."""
-        if self.missing is not None or self.metric not in VEC_METRICS:
-            return
-        row = database.execute("SELECT set_key, dimensions FROM embedding_sets WHERE state = 'active'").fetchone()
-        if row is None or not (create or database.table(VEC_TABLE).exists()):
-            return
-        set_key, dimensions = row
-        at, now = self.vec_position(database), current_position(database, set_key)
-        if at.set_key != set_key:
-            database.execute(f"DROP TABLE IF EXISTS {VEC_TABLE}")
-            database.execute(
-                f"CREATE VIRTUAL TABLE {VEC_TABLE} USING vec0(chunk_key INTEGER PRIMARY KEY,"
-                f" embedding FLOAT[{dimensions}] distance_metric={VEC_METRICS[self.metric]})"
-            )
-            at = Position(set_key, 0, now.deletion_key)
-        elif at.covers(now):
-            return
-        gone = database.execute("SELECT chunk_key FROM chunk_deletions WHERE deletion_key > ?", [at.deletion_key])
-        database.conn.executemany(f"DELETE FROM {VEC_TABLE} WHERE chunk_key = ?", gone.fetchall())
-        database.execute(
-            f"""
-            INSERT INTO {VEC_TABLE} (chunk_key, embedding)
-            SELECT k.chunk_key, e.vector FROM context_chunks k JOIN embedding_sets s USING (set_key)
-            JOIN embeddings e USING (chunk_hash, model_id) WHERE k.set_key = ? AND k.chunk_key > ?
-            """,
-            [set_key, at.chunk_key],
+    def _scratch_matrix(self, database: Database, now: Position) -> VectorMatrix:
+        sql = (
+            "SELECT dimensions, (SELECT count(*) FROM context_chunks WHERE set_key = s.set_key)"
+            " FROM embedding_sets s WHERE set_key = ?"
         )
-        state = {"metric": self.metric, "set_key": set_key, "chunk_key": max(at.chunk_key, now.chunk_key)}
-        database.execute(
-            "INSERT OR REPLACE INTO index_state (name, state) VALUES (?, ?)",
-            [VEC_TABLE, json.dumps({**state, "deletion_key": now.deletion_key})],
-        )
-
-    def _vec_fetch(self, database: Database, vector: Array32, where: Where, columns: Mapping[str, Any]) -> Fetch:
-        filters, parameters = where_clause(where, columns)
-        allowed = (
-            "AND chunk_key IN (SELECT chunk_key FROM context_chunks WHERE context_key IN"
-            f" (SELECT context_key FROM context_registry{filters}))"
-            if where
-            else ""
-        )
-
-        def fetch(size: int) -> Candidates:
-            rows = database.execute(
-                f"""
-                SELECT v.chunk_key, k.context_key, -v.distance FROM (
-                    SELECT chunk_key, distance FROM {VEC_TABLE} WHERE embedding MATCH ? AND k = ? {allowed}
-                ) v JOIN context_chunks k USING (chunk_key) ORDER BY v.distance
-                """,
-                [vector.tobytes(), size, *parameters],
-            ).fetchall()
-            chunk_keys, context_keys, closeness = zip(*rows, strict=True) if rows else ((), (), ())
-            return (
-                np.array(chunk_keys, dtype=np.int64),
-                np.array(context_keys, dtype=np.int64),
-                np.array(closeness),
-            )
-
-        return fetch
+        dimensions, count = database.execute(sql, [now.set_key]).fetchone()
+        matrix = VectorMatrix(dimensions=dimensions, metric=self.metric, capacity=count)
+        return caught_up(database, matrix, Position(now.set_key, 0, 0))
 
 
-def _catch_up(database: Database, matrix: VectorMatrix, at: Position) -> None:
-    gone = database.execute("SELECT chunk_key FROM chunk_deletions WHERE deletion_key > ?", [at.deletion_key])
-    if len(matrix):
-        matrix.remove(np.fromiter((row[0] for row in gone), dtype=np.int64))
-    rows = database.execute(
-        """
-        SELECT k.chunk_key, k.context_key, e.vector FROM context_chunks k JOIN embedding_sets s USING (set_key)
-        JOIN embeddings e USING (chunk_hash, model_id) WHERE k.set_key = ? AND k.chunk_key > ? ORDER BY k.chunk_key
-        """,
-        [at.set_key, at.chunk_key],
-    ).fetchall()
-    if rows:
-        chunk_keys, context_keys, blobs = zip(*rows, strict=True)
-        vectors = np.frombuffer(b"".join(blobs), dtype=np.float32).reshape(len(rows), -1)
-        matrix.add(np.array(chunk_keys, dtype=np.int64), np.array(context_keys, dtype=np.int64), vectors)
+def _best_rows(database: Database, matrix: VectorMatrix, rows: Keys, similarities: Array64) -> list[Neighbour]:
+    """Return each context once, by its best row; ties by id."""
+    contexts, spans = matrix.context_keys[rows], matrix.spans(rows)
+    # By context, then the most similar, then the first chunk: the first of each context is its best.
+    order = np.lexsort((spans[:, 0], -similarities, contexts))
+    best = order[np.unique(contexts[order], return_index=True)[1]]
+    sql = "SELECT context_key, id FROM context_registry WHERE context_key IN (SELECT value FROM json_each(?))"
+    names = dict(database.conn.execute(sql, [json.dumps(contexts[best].tolist())]).fetchall())
+    found = zip(contexts[best].tolist(), similarities[best].tolist(), spans[best].tolist(), strict=True)
+    # A context that another process has just deleted has no name any more.
+    return _ordered(Neighbour(names[key], value, *span) for key, value, span in found if key in names)
 
 
-def _candidates(fetch: Fetch, k: int, *, limit: int, margin: Callable[[float], float], total: int | None = None) -> Any:
-    """Return the keys of the chunks that can be among the best of k contexts, or None if `limit` is too few.
+def _best_of_each(neighbours: Iterable[Neighbour]) -> list[Neighbour]:
+    best: dict[str, Neighbour] = {}
+    for item in neighbours:
+        other = best.get(item.context_id)
+        if other is None or (-item.similarity, item.position) < (-other.similarity, other.position):
+            best[item.context_id] = item
+    return _ordered(best.values())
+
+
+def _ordered(neighbours: Iterable[Neighbour]) -> list[Neighbour]:
+    return sorted(neighbours, key=lambda item: (-item.similarity, item.context_id))
+
+
+def _candidates(fetch: Callable[[int], Candidates], k: int, *, limit: int, margin: Callable[[float], float]) -> Any:
+    """Return the keys that can be among the best of k contexts, or None if `limit` of them are too few.
 
     A context has several chunks, so the number to ask for is not known before: it doubles until k contexts are
-    clear of the rest by `margin`, or all of `total` chunks have been seen: engines order in float32, and whoever is
-    that close to the last place is compared again in float64.
+    clear of the rest by `margin`, or all have been seen: engines order in float32, and whoever is that close to the
+    last place is compared again in float64.
     """
     size = min(4 * k + 16, limit)
     while size:
-        chunk_keys, context_keys, closeness = fetch(size)
-        exhausted = len(chunk_keys) < size or size == total
-        first_of_context = np.sort(np.unique(context_keys, return_index=True)[1])
+        found = fetch(size)
+        first_of_context = np.sort(np.unique(found.context_keys, return_index=True)[1])
         if len(first_of_context) >= k:
-            last = float(closeness[first_of_context[k - 1]])
+            last = float(found.closeness[first_of_context[k - 1]])
             floor = last - margin(last)
-            if exhausted or closeness[-1] < floor:
-                return chunk_keys[closeness >= floor]
-        elif exhausted:
-            return chunk_keys
+            if found.exhausted or found.lowest < floor:
+                return found.keys[found.closeness >= floor]
+        elif found.exhausted:
+            return found.keys
         if size >= limit:
             return None
         size = min(2 * size, limit)
-    return ()
+    return np.empty(0, dtype=np.int64)

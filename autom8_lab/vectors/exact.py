@@ -2,69 +2,116 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..records import Metric
+from .similarity import similarity
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from .similarity import Array32
+    from .similarity import Array32, Array64
 
     Keys = npt.NDArray[np.int64]
 
+SPARE = 1.25  # of the rows in use: a new vector must not copy all the others
+ATTRIBUTES = 5  # chunk key, context key, position, start, end
+
 
 class VectorMatrix:
-    """The vectors of one set, with the key of each chunk and of the context it belongs to.
+    """The vectors of one set as they are stored, with each chunk's key, context key, position, start and end.
 
-    `add` and `remove` keep it in step with the file, so that only what changed is read again.
+    A matrix does not change: `grown` and `without` return another one that shares its rows, so that a search in one
+    thread keeps what it holds. Only the newest may be grown. Dropped rows stay until half of all are dropped.
     """
 
-    def __init__(self, *, dimensions: int, metric: Metric) -> None:
+    def __init__(self, *, dimensions: int, metric: Metric, capacity: int = 0) -> None:
         self.metric = metric
-        self.chunk_keys: Keys = np.empty(0, dtype=np.int64)
-        self.context_keys: Keys = np.empty(0, dtype=np.int64)
-        self._rows: Array32 = np.empty((0, dimensions), dtype=np.float32)
-        self._squares: Array32 = np.empty(0, dtype=np.float32)
+        self._rows: Array32 = np.empty((capacity, dimensions), dtype=np.float32)
+        self._squares: Array32 = np.empty(capacity, dtype=np.float32)
+        self._attributes: Keys = np.empty((ATTRIBUTES, capacity), dtype=np.int64)
+        self._filled = 0
+        self._dropped: Keys = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
-        return len(self.chunk_keys)
+        return self._filled - len(self._dropped)
 
-    def add(self, chunk_keys: Keys, context_keys: Keys, vectors: Array32) -> None:
-        """Append rows; under cosine they are kept at length 1."""
-        if self.metric == "cosine":
-            vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        self.chunk_keys = np.concatenate([self.chunk_keys, chunk_keys])
-        self.context_keys = np.concatenate([self.context_keys, context_keys])
-        self._rows = np.concatenate([self._rows, vectors])
-        self._squares = np.concatenate([self._squares, np.square(vectors).sum(axis=1)])
+    @property
+    def nbytes(self) -> int:
+        """The bytes of memory that it takes."""
+        return self._rows.nbytes + self._squares.nbytes + self._attributes.nbytes
 
-    def remove(self, chunk_keys: Keys) -> None:
-        """Drop the rows of these chunks."""
-        keep = ~np.isin(self.chunk_keys, chunk_keys)
-        if not keep.all():
-            self.chunk_keys, self.context_keys = self.chunk_keys[keep], self.context_keys[keep]
-            self._rows, self._squares = self._rows[keep], self._squares[keep]
+    @property
+    def chunk_keys(self) -> Keys:
+        """Each row's chunk key, growing; dropped rows have theirs too."""
+        return self._attributes[0, : self._filled]
 
-    def closeness(self, query: Array32, *, allowed: Keys | None = None) -> Array32:
-        """Return one float32 number per chunk that orders them as the metric does; -inf outside `allowed` contexts.
+    @property
+    def context_keys(self) -> Keys:
+        """Each row's context key."""
+        return self._attributes[1, : self._filled]
+
+    def spans(self, rows: Keys) -> Keys:
+        """Return position, start and end of these rows' chunks, shape (n, 3)."""
+        return self._attributes[2:, rows].T
+
+    def grown(self, attributes: Keys, vectors: Array32) -> VectorMatrix:
+        """Return this matrix with more rows; `attributes` has shape (5, n), its chunk keys above all others."""
+        other, filled = copy.copy(self), self._filled + len(vectors)
+        if filled > len(self._rows):
+            other._reserve(np.arange(self._filled), int(filled * SPARE))
+        other._rows[self._filled : filled] = vectors
+        other._squares[self._filled : filled] = np.square(vectors).sum(axis=1)
+        other._attributes[:, self._filled : filled] = attributes
+        other._filled = filled
+        return other
+
+    def without(self, chunk_keys: Keys) -> VectorMatrix:
+        """Return this matrix with the rows of these chunks dropped."""
+        other = copy.copy(self)
+        other._dropped = np.union1d(self._dropped, np.flatnonzero(np.isin(self.chunk_keys, chunk_keys)))
+        if len(other._dropped) * 2 > self._filled:
+            kept = np.delete(np.arange(self._filled), other._dropped)
+            other._reserve(kept, int(len(kept) * SPARE))
+            other._filled, other._dropped = len(kept), self._dropped[:0]
+        return other
+
+    def _reserve(self, kept: Keys, capacity: int) -> None:
+        for name, axis in (("_rows", 0), ("_squares", 0), ("_attributes", 1)):
+            old = getattr(self, name)
+            new = np.empty([capacity if place == axis else size for place, size in enumerate(old.shape)], old.dtype)
+            new[(slice(None),) * axis + (slice(len(kept)),)] = old.take(kept, axis=axis)
+            setattr(self, name, new)
+
+    def rows_of(self, context_keys: Keys) -> Keys:
+        """Return the rows of these contexts' chunks."""
+        rows: Keys = np.flatnonzero(np.isin(self.context_keys, context_keys))
+        return np.setdiff1d(rows, self._dropped, assume_unique=True)
+
+    def closeness(self, query: Array32) -> Array32:
+        """Return one float32 number per row that orders them as the metric does, -inf for dropped rows.
 
         For l2 it is the negative square of the distance. All are right up to `error(query)`.
         """
-        scores: Array32 = self._rows @ query
+        scores: Array32 = self._rows[: self._filled] @ query
+        squares = self._squares[: self._filled]
         if self.metric == "l2":
-            scores = 2 * scores - self._squares - np.square(query).sum()
+            scores = 2 * scores - squares - np.square(query).sum()
         elif self.metric == "cosine":
-            scores /= np.linalg.norm(query)
-        if allowed is not None:
-            scores[~np.isin(self.context_keys, allowed)] = -np.inf
+            scores /= np.sqrt(squares) * np.linalg.norm(query)
+        scores[self._dropped] = -np.inf
         return scores
+
+    def similarity(self, query: Array32, rows: Keys) -> Array64:
+        """Return the similarity of these rows to the query, in float64."""
+        return similarity(self._rows[rows], query, metric=self.metric)
 
     def error(self, query: Array32) -> float:
         """Return how far rounding may have moved a number of `closeness`: float32 keeps seven digits of its terms."""
         length = float(np.linalg.norm(query))
-        longest = float(np.sqrt(self._squares.max(initial=0.0)))
+        longest = float(np.sqrt(self._squares[: self._filled].max(initial=0.0)))
         scale = {"cosine": 1.0, "dot": length * longest, "l2": (length + longest) ** 2}
         return 1e-5 * scale[self.metric]

@@ -1,0 +1,324 @@
+"""The HNSW index beside the database: `<database>-hnsw-…`, derived from the BLOBs and never the only copy of anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sqlite_utils import Database
+
+from ..errors import LabError, StorageError
+from ..records import Metric
+from ..vectors.exact import VectorMatrix
+from ..vectors.hnsw import EXPANSIONS, HnswIndex
+from ..vectors.similarity import Array32
+from .sqlite_chunks import BATCH, Keys, Position, caught_up, current_position, deleted_since, vectors_since
+
+ENOUGH_RECALL = 0.99
+RECALL_QUERIES = 200
+RECALL_AT = 10
+PROBES = 32  # vectors compared with the file's when an index is opened
+MERGE_ROWS = 2_000  # new vectors, beside a fiftieth of all, that are compared one by one before they join the graph
+
+Read = Callable[[], AbstractContextManager[Database]]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An index as it was saved, and what has changed since."""
+
+    index: HnswIndex
+    facts: dict[str, Any]
+    built_at: Position
+    position: Position
+    removed: Keys
+    added: VectorMatrix
+
+    @property
+    def lag(self) -> int:
+        """How many vectors are not in the graph, or should not be."""
+        return len(self.added) + len(self.removed)
+
+    @property
+    def worth_merging(self) -> bool:
+        """Whether enough has changed to build again."""
+        return self.lag > MERGE_ROWS + len(self.index) // 50
+
+    def nearest(self, vector: Array32, size: int) -> Keys:
+        """Return the keys of about `size` chunks that are the nearest, as far as the graph knows."""
+        # Removed ones stand in the way of others: as many more are asked for as there may be among so many.
+        spare = min(len(self.removed), 16 + 2 * size * len(self.removed) // max(len(self.index), 1))
+        keys, _ = self.index.search(vector, min(size + spare, len(self.index)))
+        if len(self.removed):
+            keys = keys[~np.isin(keys, self.removed)]
+        if not len(self.added):
+            return keys
+        closeness = self.added.closeness(vector)
+        best = np.argsort(-closeness)[:size]
+        return np.concatenate([keys, self.added.chunk_keys[best[closeness[best] > -np.inf]]])
+
+
+class HnswFile:
+    """Opens, checks, builds and saves the index of one database file, and keeps it in step.
+
+    The index is described by a JSON file that names it with its SHA-256: a graph that was damaged or belongs to other
+    vectors is not used.
+    """
+
+    def __init__(self, path: Path, *, metric: Metric) -> None:
+        self.metric = metric
+        self._path = path
+        self._lock = threading.Lock()
+        self._ready: Ready | None = None
+        self._looked_for: int | None = None
+        self._stopping = threading.Event()
+        self._builder: threading.Thread | None = None
+        self.problem: str | None = None
+
+    @property
+    def building(self) -> bool:
+        """Whether an index is being built in the background."""
+        return self._builder is not None and self._builder.is_alive()
+
+    def ready(self, database: Database, set_key: int) -> Ready | None:
+        """Return the index of this set in step with the file, or None, with the reason in `problem`."""
+        with self._lock:
+            if self._looked_for != set_key:
+                self._ready, self._looked_for = self._opened(database, set_key), set_key
+            if self._ready is None:
+                return None
+            now = current_position(database, set_key)
+            if not self._ready.position.covers(now):
+                self._ready = _in_step(database, self._ready, now)
+            return self._ready
+
+    def _opened(self, database: Database, set_key: int) -> Ready | None:
+        description = self._described()
+        if description is None:
+            return None
+        try:
+            name, digest = description["file"], description["sha256"]
+            position = Position(set_key, description["chunk_key"], description["deletion_key"])
+            file = self._path.with_name(name)
+            if description["set_key"] != set_key or description["metric"] != self.metric:
+                raise ValueError("it belongs to other vectors")
+            with file.open("rb") as opened:
+                if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
+                    raise ValueError("its content is not what was written")
+            index = HnswIndex.opened(file, metric=self.metric)
+            index.expansion = int(description["expansion"])
+            _compare(database, index, position)
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as exc:
+            self.problem = f"the HNSW index is built again: {exc}"
+            return None
+        self.problem = None
+        return _fresh(database, index, description, position)
+
+    def _described(self) -> dict[str, Any] | None:
+        try:
+            description = json.loads(self._description.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            self.problem = "there is no HNSW index yet"
+            return None
+        except (OSError, ValueError) as exc:
+            self.problem = f"the HNSW index is built again: {exc}"
+            return None
+        return description if isinstance(description, dict) else None
+
+    @property
+    def _description(self) -> Path:
+        return self._path.with_name(f"{self._path.name}-hnsw.json")
+
+    # Building
+
+    def build_in_background(self, read: Read, set_key: int) -> None:
+        """Start to build or renew the index in a thread, unless one is at it."""
+        with self._lock:
+            if self.building or self._stopping.is_set():
+                return
+            self._builder = threading.Thread(
+                target=self._build_quietly, args=(read, set_key), name="autom8_lab-hnsw", daemon=True
+            )
+            self._builder.start()
+
+    def _build_quietly(self, read: Read, set_key: int) -> None:
+        try:
+            self.build(read, set_key, threads=1)
+        except (LabError, OSError, RuntimeError) as exc:
+            # Searches go on without it; health() says why.
+            self.problem = f"the HNSW index could not be built: {exc}"
+
+    def build(
+        self, read: Read, set_key: int, *, threads: int = 0, progress: Callable[[int], None] = lambda count: None
+    ) -> dict[str, Any]:
+        """Build the index, or add to it what is new, measure its recall, save it, and return the facts about it."""
+        started = time.perf_counter()
+        with read() as database:
+            base = self.ready(database, set_key)
+            now = current_position(database, set_key)
+            (dimensions,) = database.execute(
+                "SELECT dimensions FROM embedding_sets WHERE set_key = ?", [set_key]
+            ).fetchone()
+            judge = _Judge(database, set_key, metric=self.metric, dimensions=dimensions)
+        index, after = HnswIndex(dimensions=dimensions, metric=self.metric), 0
+        if base is not None and len(base.removed) * 3 < len(base.index):
+            index = HnswIndex.opened(self._path.with_name(base.facts["file"]), metric=self.metric, writable=True)
+            index.remove(base.removed)
+            after = base.built_at.chunk_key
+        at = Position(set_key, 0, now.deletion_key)
+        while not self._stopping.is_set():
+            with read() as database:
+                batch = next(vectors_since(database, at, limit=BATCH), None)
+            if batch is None:
+                break
+            (keys, *_), vectors = batch
+            judge.see(keys, vectors)
+            new = keys > after
+            if new.any():
+                index.add(keys[new], vectors[new], threads=threads)
+            at = replace(at, chunk_key=int(keys[-1]))
+            progress(len(keys))
+        else:
+            raise StorageError("the lab was closed while its HNSW index was built: build it when it is open again")
+        facts = {**judge.measured(index), "seconds": round(time.perf_counter() - started, 3)}
+        facts = self._saved(index, {**facts, "metric": self.metric, **vars(at)})
+        with read() as database, self._lock:
+            self._ready, self._looked_for = _fresh(database, index, facts, at), set_key
+        self.problem = None
+        return facts
+
+    def _saved(self, index: HnswIndex, facts: dict[str, Any]) -> dict[str, Any]:
+        temporary = self._path.with_name(f"{self._path.name}-hnsw-{os.getpid()}-{threading.get_ident()}.tmp")
+        try:
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
+            index.save(temporary)
+            with temporary.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            final = self._path.with_name(f"{self._path.name}-hnsw-{digest[:12]}")
+            facts = {**facts, "file": final.name, "file_bytes": temporary.stat().st_size, "sha256": digest}
+            os.replace(temporary, final)
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
+            temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+            os.replace(temporary, self._description)
+        finally:
+            temporary.unlink(missing_ok=True)
+        for other in self._path.parent.glob(f"{self._path.name}-hnsw-*[0-9a-f]"):
+            if other != final:
+                with suppress(OSError):  # another process may still have it mapped
+                    other.unlink()
+        return facts
+
+    def close(self) -> None:
+        """Stop building and let go of the index."""
+        self._stopping.set()
+        if self._builder is not None:
+            self._builder.join()
+        self._ready = None
+
+
+class _Judge:
+    """Finds the true nearest of some queries while the vectors pass by, and holds an index against them.
+
+    The queries are stored vectors with noise of half their length: near to texts, but none of them.
+    """
+
+    def __init__(self, database: Database, set_key: int, *, metric: Metric, dimensions: int) -> None:
+        rng = np.random.default_rng(0)
+        rows = database.execute("SELECT chunk_key FROM context_chunks WHERE set_key = ?", [set_key])
+        keys = np.fromiter((row[0] for row in rows), dtype=np.int64)
+        chosen = rng.choice(keys, size=min(RECALL_QUERIES, len(keys)), replace=False)
+        stored = _stored(database, chosen)[1].reshape(-1, dimensions)
+        noise = rng.normal(size=stored.shape)
+        lengths = np.linalg.norm(stored, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
+        self._queries = (stored + noise * lengths / 2).astype(np.float32)
+        self._metric = metric
+        self._best = np.full((len(stored), RECALL_AT), -np.inf, dtype=np.float32)
+        self._keys = np.full((len(stored), RECALL_AT), -1, dtype=np.int64)
+        self._count = 0
+
+    def see(self, keys: Keys, vectors: Array32) -> None:
+        """Take in a batch of vectors."""
+        products = self._queries @ vectors.T
+        if self._metric == "cosine":
+            products /= np.linalg.norm(vectors, axis=1)
+        elif self._metric == "l2":
+            products = 2 * products - np.square(vectors).sum(axis=1)
+        best = np.concatenate([self._best, products], axis=1)
+        names = np.concatenate([self._keys, np.broadcast_to(keys, products.shape)], axis=1)
+        order = np.argpartition(-best, RECALL_AT - 1, axis=1)[:, :RECALL_AT]
+        self._best, self._keys = np.take_along_axis(best, order, 1), np.take_along_axis(names, order, 1)
+        self._count += len(keys)
+
+    def measured(self, index: HnswIndex) -> dict[str, Any]:
+        """Return recall@10 with the smallest expansion that reaches it, or with the largest."""
+        recall = 1.0
+        for expansion in EXPANSIONS:
+            index.expansion = expansion
+            found = [index.search(query, RECALL_AT)[0] for query in self._queries]
+            hits = sum(len(np.intersect1d(mine, true)) for mine, true in zip(found, self._keys, strict=True))
+            recall = hits / max(1, int((self._keys >= 0).sum()))
+            if recall >= ENOUGH_RECALL:
+                break
+        facts = {"vectors": len(index), "recall_at_10": round(recall, 4), "recall_queries": len(self._queries)}
+        return {**facts, "expansion": index.expansion}
+
+
+def _stored(database: Database, keys: Keys) -> tuple[Keys, Array32]:
+    rows = database.execute(
+        """
+        SELECT k.chunk_key, e.vector FROM context_chunks k JOIN embedding_sets s USING (set_key)
+        JOIN embeddings e USING (chunk_hash, model_id) WHERE k.chunk_key IN (SELECT value FROM json_each(?))
+        """,
+        [json.dumps(keys.tolist())],
+    ).fetchall()
+    return np.array([row[0] for row in rows], dtype=np.int64), np.frombuffer(b"".join(row[1] for row in rows), "f4")
+
+
+def _compare(database: Database, index: HnswIndex, position: Position) -> None:
+    """Raise ValueError where the index is not one of the file's vectors up to a position."""
+    now = current_position(database, position.set_key)
+    rows = database.execute(
+        "SELECT chunk_key FROM context_chunks WHERE set_key = ? AND chunk_key <= ?",
+        [position.set_key, position.chunk_key],
+    )
+    alive = np.fromiter((row[0] for row in rows), dtype=np.int64)
+    gone = deleted_since(database, position)
+    if not now.covers(position) or not index.contains(alive).all():
+        raise ValueError("the file holds other vectors")
+    if len(alive) + int(index.contains(gone).sum()) != len(index):
+        raise ValueError("it holds vectors that the file does not")
+    keys, vectors = _stored(
+        database, np.random.default_rng(0).choice(alive, size=min(PROBES, len(alive)), replace=False)
+    )
+    mine, theirs = vectors.reshape(len(keys), -1), index.vectors(keys)
+    if not np.allclose(mine / _lengths(mine), theirs / _lengths(theirs), atol=1e-2):
+        raise ValueError("its vectors are not the file's")
+
+
+def _lengths(vectors: Array32) -> Array32:
+    lengths: Array32 = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return lengths
+
+
+def _fresh(database: Database, index: HnswIndex, facts: dict[str, Any], position: Position) -> Ready:
+    (dimensions,) = database.execute(
+        "SELECT dimensions FROM embedding_sets WHERE set_key = ?", [position.set_key]
+    ).fetchone()
+    empty = VectorMatrix(dimensions=dimensions, metric=index.metric)
+    ready = Ready(index, facts, position, position, np.empty(0, dtype=np.int64), empty)
+    return _in_step(database, ready, current_position(database, position.set_key))
+
+
+def _in_step(database: Database, ready: Ready, now: Position) -> Ready:
+    gone = deleted_since(database, ready.position)
+    removed = np.union1d(ready.removed, gone[ready.index.contains(gone)]) if len(gone) else ready.removed
+    return replace(ready, removed=removed, added=caught_up(database, ready.added, ready.position), position=now)

@@ -1,0 +1,167 @@
+"""The operations of the SQLite back end that find contexts: by words and by vectors."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, Any
+
+from sqlite_utils import Database
+
+from ..errors import ContextNotFound, LabBusy
+from ..records import Chunk, Condition, Nearest, Neighbour, TextMatch
+from .base import Row, Storage, Where
+from .checksums import Seals
+from .pool import ConnectionPool, Transaction
+from .sql import encoded
+from .sqlite_chunks import current_position
+from .sqlite_text import TextIndex, passages
+from .sqlite_vectors import SQLiteVectors
+
+if TYPE_CHECKING:
+    from ..vectors.similarity import Array32
+
+CONTEXTS = "context_registry"
+_WITHOUT_CHUNKS = "NOT EXISTS (SELECT 1 FROM context_chunks k WHERE k.context_key = c.context_key AND k.set_key IS ?)"
+
+
+class SQLiteSearch(Storage):
+    """The operations of `SQLiteStorage` on the text index and the vectors."""
+
+    _pool: ConnectionPool
+    _seals: Seals
+    _text: TextIndex
+    _vectors: SQLiteVectors
+
+    @abstractmethod
+    def _columns(self, database: Database, table: str) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def _write(
+        self, operation: Callable[..., Any], *arguments: Any, **options: Any
+    ) -> AbstractContextManager[Transaction]: ...
+
+    # Text
+
+    def match_text(
+        self,
+        terms: Sequence[str],
+        *,
+        k: int,
+        where: Where = (),
+        include: Sequence[str] = (),
+        column_weights: Mapping[str, float] | None = None,
+    ) -> list[TextMatch]:
+        """See `Storage.match_text`."""
+        with self._pool.reader() as database:
+            return self._text.match(
+                database,
+                terms,
+                k=k,
+                where=self._effective(database, where),
+                include=include,
+                columns=self._columns(database, CONTEXTS),
+                weights=column_weights or {},
+                dirty=self.in_transaction,
+            )
+
+    def matched_terms(self, terms: Sequence[str], context_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """See `Storage.matched_terms`."""
+        with self._pool.reader() as database:
+            return self._text.matched_terms(database, terms, context_ids, dirty=self.in_transaction)
+
+    def passages(self, terms: Sequence[str], context_ids: Sequence[str]) -> dict[str, str]:
+        """See `Storage.passages`."""
+        with self._pool.reader() as database:
+            return passages(database, terms, context_ids)
+
+    def _effective(self, database: Database, where: Where) -> Where:
+        # Most labs hide nothing at most times: a test that every row passes only costs, and an index tells quickly.
+        def hides(condition: Condition) -> bool:
+            test = {"null or >": "IS NOT NULL AND {0} <= ?", "is null": "IS NOT NULL"}.get(condition.operator)
+            if test is None or condition.column not in ("expires_at", "superseded_by") or condition.key is not None:
+                return True
+            values = [encoded(condition.value)] if "?" in test else []
+            sql = f"SELECT 1 FROM {CONTEXTS} WHERE {condition.column} {test.format(condition.column)} LIMIT 1"
+            return database.execute(sql, values).fetchone() is not None
+
+        return [condition for condition in where if hides(condition)]
+
+    # Vectors
+
+    def nearest(self, vector: Array32, *, set_key: int, k: int, where: Where = ()) -> Nearest:
+        """See `Storage.nearest`."""
+        if self._vectors.engine == "sqlite-vec" and not self.read_only:
+            self._let_vec_table_catch_up(set_key)
+        transaction = self._pool.current_transaction
+        with self._pool.reader() as database:
+            return self._vectors.nearest(
+                database,
+                vector,
+                set_key=set_key,
+                k=k,
+                where=self._effective(database, where),
+                columns=self._columns(database, CONTEXTS),
+                dirty=transaction is not None,
+            )
+
+    def _let_vec_table_catch_up(self, set_key: int) -> None:
+        with self._pool.reader() as database:
+            behind = not self._vectors.vec.position(database).covers(current_position(database, set_key))
+        if behind:
+            # While somebody writes, the exact engine answers: a search does not wait.
+            with suppress(LabBusy), self._pool.transaction(waiting=False) as transaction:
+                self._vectors.vec.sync(transaction.database, create=True)
+
+    def similarities(self, vector: Array32, *, set_key: int, context_ids: Sequence[str]) -> dict[str, Neighbour]:
+        """See `Storage.similarities`."""
+        with self._pool.reader() as database:
+            return self._vectors.similarities(
+                database, vector, set_key=set_key, context_ids=context_ids, dirty=self.in_transaction
+            )
+
+    def known_vectors(self, model_id: str, chunk_hashes: Sequence[str]) -> dict[str, Array32]:
+        """See `Storage.known_vectors`."""
+        with self._pool.reader() as database:
+            return self._vectors.known_vectors(database, model_id, chunk_hashes)
+
+    def put_chunks(
+        self,
+        chunks: Mapping[str, Sequence[Chunk]],
+        *,
+        set_key: int | None,
+        vectors: Mapping[str, Array32],
+        content_changed: bool = False,
+    ) -> None:
+        """See `Storage.put_chunks`."""
+        options = {"set_key": set_key, "vectors": vectors, "content_changed": content_changed}
+        with self._write(self.put_chunks, chunks, **options) as transaction:
+            connection, ids = transaction.database.conn, json.dumps(list(chunks))
+            sql = f"SELECT id, context_key FROM {CONTEXTS} WHERE id IN (SELECT value FROM json_each(?))"
+            keys: dict[str, int] = dict(connection.execute(sql, [ids]).fetchall())
+            if missing := next((context_id for context_id in chunks if context_id not in keys), None):
+                raise ContextNotFound(f"no context {missing!r} to put chunks to")
+            if set_key is not None:
+                by_key = {keys[context_id]: items for context_id, items in chunks.items()}
+                seal = self._seals.of(transaction.database, "embeddings")
+                self._vectors.put_chunks(transaction.database, by_key, set_key=set_key, vectors=vectors, seal=seal)
+            if content_changed:
+                connection.executemany(
+                    "DELETE FROM context_chunks WHERE context_key = ? AND set_key IS NOT ?",
+                    [(key, set_key) for key in keys.values()],
+                )
+            transaction.vectors_changed = True
+
+    def contexts_without_chunks(self, set_key: int, *, limit: int) -> list[Row]:
+        """See `Storage.contexts_without_chunks`."""
+        sql = f"SELECT id, content, token_count FROM {CONTEXTS} c WHERE {_WITHOUT_CHUNKS} ORDER BY context_key LIMIT ?"
+        with self._pool.reader() as database:
+            return list(database.query(sql, [set_key, limit]))
+
+    def count_without_chunks(self, set_key: int | None) -> int:
+        """See `Storage.count_without_chunks`."""
+        with self._pool.reader() as database:
+            sql = f"SELECT count(*) FROM {CONTEXTS} c WHERE {_WITHOUT_CHUNKS}"
+            return int(database.execute(sql, [set_key]).fetchone()[0])
