@@ -814,7 +814,7 @@ def test_health_tells_the_state_of_the_file_without_changing_it(storage: SQLiteS
     assert health["path"] == storage.path
     assert health["journal_mode"] == "wal"
     assert health["sqlite_version"] == sqlite3.sqlite_version
-    assert (health["vector_engine"], health["read_only"]) == ("sqlite-vec", False)
+    assert (health["vector_engine"], health["read_only"]) == ("exact", False)
     assert health["file_bytes"] > 0
     assert Path(storage.path).read_bytes() == before
     json.dumps(health)
