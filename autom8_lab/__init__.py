@@ -45,7 +45,7 @@ from .records import Context, Report, SearchHit
 from .setup import validate_config
 
 if TYPE_CHECKING:
-    from . import mockdata, plots
+    from . import aio, mockdata, plots
     from .config import LabConfig
 else:
 
@@ -53,7 +53,7 @@ else:
         # The modules of the surface, and the settings' class with pydantic, are loaded when they are asked for.
         if name == "LabConfig":
             return importlib.import_module(".config", __name__).LabConfig
-        if name in ("mockdata", "plots"):
+        if name in ("aio", "mockdata", "plots"):
             return importlib.import_module(f".{name}", __name__)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
@@ -157,6 +157,7 @@ __all__ = [
     "StorageFull",
     "UnrecordedUsageWarning",
     "accesses_df",
+    "aio",
     "apply",
     "cleanup",
     "compare_models",

@@ -129,18 +129,27 @@ def open_lab(
     >>> lab.close()
     """
     global _current
+    _current = lab = make_lab(path, preset=preset, config_path=config_path, encoder=encoder, clock=clock, **settings)
+    return lab
+
+
+def make_lab(
+    path: str | os.PathLike[str] | None,
+    *,
+    preset: str | None = None,
+    config_path: str | os.PathLike[str] | None = None,
+    encoder: Encoder | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    **settings: Any,
+) -> Lab:
+    """Do what `open_lab` does without making the lab the current one."""
     from .config import LabConfig
 
     db_path = (
         None if path is None else str(Path(path)) if str(path) != ":memory:" and "://" not in str(path) else str(path)
     )
-    lab = Lab(
-        LabConfig.load(preset=preset, config_path=config_path, db_path=db_path, **settings),
-        encoder=encoder,
-        clock=clock,
-    )
-    _current = lab
-    return lab
+    config = LabConfig.load(preset=preset, config_path=config_path, db_path=db_path, **settings)
+    return Lab(config, encoder=encoder, clock=clock)
 
 
 def use(lab: Lab) -> Lab:

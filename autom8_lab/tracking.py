@@ -7,7 +7,7 @@ import functools
 import inspect
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -76,12 +76,24 @@ class UsageTracker:
         self._fields = dict(fields)
         self._usage = usage
         self._clock = clock
+        self._off_loop: Callable[..., Awaitable[Any]] = asyncio.to_thread
+        self._async_only = False
         self._call: TrackedCall | None = None
+
+    def recorded_by(self, off_loop: Callable[..., Awaitable[Any]]) -> UsageTracker:
+        """Let `await off_loop(function, *arguments)` do the recording; only coroutines can then be measured."""
+        self._off_loop, self._async_only = off_loop, True
+        return self
 
     def _begin(self) -> TrackedCall:
         return TrackedCall({**self._fields, "at": self._clock()})
 
     def __enter__(self) -> TrackedCall:
+        if self._async_only:
+            raise LabError("this call is recorded off the event loop: use `async with lab.track_usage(…)`")
+        return self._enter()
+
+    def _enter(self) -> TrackedCall:
         if self._call is not None:
             raise LabError("this block is being tracked already: call al.track_usage(…) anew for each block")
         self._call = self._begin()
@@ -96,7 +108,7 @@ class UsageTracker:
         self._finish(call, error)
 
     async def __aenter__(self) -> TrackedCall:
-        return self.__enter__()
+        return self._enter()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -104,7 +116,7 @@ class UsageTracker:
         call, self._call = self._call, None
         assert call is not None
         call.end(error)
-        await asyncio.to_thread(self._finish, call, error)
+        await self._off_loop(self._finish, call, error)
 
     def _finish(self, call: TrackedCall, error: BaseException | None) -> None:
         try:
@@ -127,12 +139,16 @@ class UsageTracker:
                     result = await function(*args, **kwargs)
                 except BaseException as error:
                     call.end(error)
-                    await asyncio.to_thread(self._finish, call, error)
+                    await self._off_loop(self._finish, call, error)
                     raise
                 call.end(None)
-                await asyncio.to_thread(self._succeed, call, result)
+                await self._off_loop(self._succeed, call, result)
                 return result
 
+        elif self._async_only:
+            raise LabError(
+                f"{function!r} is no coroutine function: what it costs cannot be recorded off the event loop"
+            )
         else:
 
             @functools.wraps(function)

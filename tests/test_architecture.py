@@ -23,8 +23,8 @@ FLOORS = [
     {"storing"},
     {"analysis", "tuning", "importers", "plots"},
     {"verbs"},
-    {"lab", "aio"},
-    {"setup"},
+    {"lab"},
+    {"aio", "setup"},
     {"__init__", "__main__", "cli", "demo", "diagnostics", "mockdata"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -9,7 +9,7 @@ import pytest
 
 import autom8_lab as al
 
-LAZY = {"LabConfig", "mockdata", "plots"}  # loaded when they are asked for
+LAZY = {"LabConfig", "aio", "mockdata", "plots"}  # loaded when they are asked for
 ERRORS = {name for name in vars(al.errors) if isinstance(getattr(al.errors, name), type) and not name.startswith("_")}
 
 
@@ -45,6 +45,24 @@ def test_every_method_of_a_lab_is_a_verb_with_its_signature_and_docstring() -> N
         verb, method = getattr(al, name), getattr(al.Lab, name)
         assert list(inspect.signature(verb).parameters) == list(inspect.signature(method).parameters)[1:], name
         assert inspect.getdoc(verb) == inspect.getdoc(method), name
+
+
+def test_every_verb_of_a_lab_is_a_coroutine_of_an_async_lab_with_its_signature_and_docstring() -> None:
+    not_awaited = {"closed", "track_usage", "transaction"}
+    for name in (name for name in dir(al.Lab) if not name.startswith("_")):
+        assert hasattr(al.aio.AsyncLab, name), f"add {name} to AsyncLab in aio.py"
+        method, coroutine = getattr(al.Lab, name), getattr(al.aio.AsyncLab, name)
+        if name in not_awaited | {"close"}:
+            continue
+        assert inspect.iscoroutinefunction(coroutine), name
+        assert inspect.signature(coroutine) == inspect.signature(method), name
+        assert inspect.getdoc(coroutine) == inspect.getdoc(method), name
+    for name in not_awaited - {"closed"} | {"close"}:
+        parameters = inspect.signature(getattr(al.aio.AsyncLab, name)).parameters
+        assert list(parameters) == list(inspect.signature(getattr(al.Lab, name)).parameters), name
+    public = {name for name in dir(al.aio.AsyncLab) if not name.startswith("_")}
+    assert public == {name for name in dir(al.Lab) if not name.startswith("_")} - {"config"}
+    assert inspect.signature(al.aio.open).parameters == inspect.signature(al.open).parameters
 
 
 def test_an_unknown_name_says_so() -> None:
