@@ -64,7 +64,7 @@ class Index:
 
     def active_set(self) -> EmbeddingSet | None:
         """Return the set that answers searches, or None while nothing has been embedded."""
-        return self._set(Condition("state", "=", "active"))
+        return self._storage.remember("active set", lambda: self._set(Condition("state", "=", "active")))
 
     def _set(self, *where: Condition) -> EmbeddingSet | None:
         names = list(EmbeddingSet.__dataclass_fields__)

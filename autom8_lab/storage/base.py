@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from ..records import Chunk, Condition, Group, Measure, Nearest, Neighbour, TextMatch
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Columnar = NDArray[Any] | Sequence[Any]
 
 Row = dict[str, Any]
+Result = TypeVar("Result")
 Where = Sequence[Condition]
 
 
@@ -122,6 +123,22 @@ class Storage(ABC):
     @abstractmethod
     def stamp(self) -> Any:
         """Return a value that is another one after each change of the database by anyone; None while one is going on."""
+
+    _remembered: tuple[Any, dict[Hashable, Any]] = (None, {})
+
+    def remember(self, name: Hashable, make: Callable[[], Result]) -> Result:
+        """Return what `make` returns, from memory as long as nobody has changed anything; in a transaction anew."""
+        stamp = self.stamp()
+        if stamp is None:
+            return make()
+        known_since, known = self._remembered
+        if known_since != stamp:
+            known = {}
+            self._remembered = stamp, known
+        if name not in known:
+            # The stamp was read first: what is made now is as new as that, or newer and soon made again.
+            known[name] = make()
+        return cast("Result", known[name])
 
     @abstractmethod
     def count(self, table: str, *, where: Where = ()) -> int:

@@ -321,4 +321,5 @@ def _fresh(database: Database, index: HnswIndex, facts: dict[str, Any], position
 def _in_step(database: Database, ready: Ready, now: Position) -> Ready:
     gone = deleted_since(database, ready.position)
     removed = np.union1d(ready.removed, gone[ready.index.contains(gone)]) if len(gone) else ready.removed
-    return replace(ready, removed=removed, added=caught_up(database, ready.added, ready.position), position=now)
+    added, position = caught_up(database, ready.added, ready.position, now)
+    return replace(ready, removed=removed, added=added, position=position)

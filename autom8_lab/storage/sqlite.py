@@ -61,7 +61,7 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
         self.path = config.db_path
         self._columns_of: dict[str, dict[str, Any]] = {}
         self._seals = checksums.Seals()
-        self._text = TextIndex()
+        self._text = TextIndex(self.remember)
         _look_at(self.path, read_only=config.read_only)
         refusal = _why_read_only(self.path, asked=config.read_only)
         self.read_only = refusal is not None
@@ -71,6 +71,7 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
             hnsw_from_chunks=config.hnsw_from_chunks,
             index_beside=None if self.read_only or self.path == MEMORY else Path(self.path).absolute(),
             read=lambda: self._pool.reader(),
+            remember=self.remember,
         )
         self._pool = ConnectionPool(
             self.path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -76,10 +76,14 @@ def vectors_since(database: Database, position: Position, *, limit: int = -1) ->
         yield attributes, np.frombuffer(b"".join(row[5] for row in rows), dtype=np.float32).reshape(len(rows), -1)
 
 
-def caught_up(database: Database, matrix: VectorMatrix, at: Position) -> VectorMatrix:
-    """Return a matrix that has read the file up to a position with what came after it."""
+def caught_up(database: Database, matrix: VectorMatrix, at: Position, now: Position) -> tuple[VectorMatrix, Position]:
+    """Return a matrix that had read up to `at` with what came after it, and how far it has read then.
+
+    That is up to `now` or further: somebody may write while it is read.
+    """
     if len(matrix):
         matrix = matrix.without(deleted_since(database, at))
     for attributes, vectors in vectors_since(database, at):
         matrix = matrix.grown(attributes, vectors)
-    return matrix
+        now = replace(now, chunk_key=max(now.chunk_key, int(attributes[0, -1])))
+    return matrix, now

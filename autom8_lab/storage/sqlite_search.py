@@ -17,6 +17,7 @@ from .checksums import Seals
 from .pool import ConnectionPool, Transaction
 from .sql import encoded
 from .sqlite_chunks import current_position
+from .sqlite_names import ContextNames
 from .sqlite_text import TextIndex, passages
 from .sqlite_vectors import SQLiteVectors
 
@@ -75,17 +76,23 @@ class SQLiteSearch(Storage):
     def passages(self, terms: Sequence[str], context_ids: Sequence[str]) -> dict[str, str]:
         """See `Storage.passages`."""
         with self._pool.reader() as database:
-            return passages(database, terms, context_ids)
+            names: ContextNames = self.remember("names", ContextNames)
+            return passages(database, terms, names.keys(database, context_ids))
 
     def _effective(self, database: Database, where: Where) -> Where:
         # Most labs hide nothing at most times: a test that every row passes only costs, and an index tells quickly.
+        def least(column: str) -> Any:
+            sql = f"SELECT min({column}) FROM {CONTEXTS} WHERE {column} IS NOT NULL"
+            return self.remember(("least", column), lambda: database.conn.execute(sql).fetchone()[0])
+
         def hides(condition: Condition) -> bool:
-            test = {"null or >": "IS NOT NULL AND {0} <= ?", "is null": "IS NOT NULL"}.get(condition.operator)
-            if test is None or condition.column not in ("expires_at", "superseded_by") or condition.key is not None:
-                return True
-            values = [encoded(condition.value)] if "?" in test else []
-            sql = f"SELECT 1 FROM {CONTEXTS} WHERE {condition.column} {test.format(condition.column)} LIMIT 1"
-            return database.execute(sql, values).fetchone() is not None
+            match condition.column, condition.operator, condition.key:
+                case "expires_at", "null or >", None:
+                    first = least("expires_at")
+                    return first is not None and first <= encoded(condition.value)
+                case "superseded_by", "is null", None:
+                    return least("superseded_by") is not None
+            return True
 
         return [condition for condition in where if hides(condition)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from sqlite_utils import Database
 from ..records import TextMatch
 from .base import Where
 from .sql import ContextFilter, context_filter
+from .sqlite_names import ContextNames, Remember
 
 FTS = "context_registry_fts"
 INDEXED = ("content", "topic", "summary")
@@ -54,7 +54,8 @@ class TextIndex:
     that has any of them, which for common words is most of the table.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, remember: Remember) -> None:
+        self._remember = remember
         self._snapshot = _Snapshot((), 0)
         self._lock = threading.Lock()
 
@@ -72,24 +73,23 @@ class TextIndex:
     ) -> list[TextMatch]:
         """See `Storage.match_text`; with `dirty` nothing is remembered, for it may be taken back."""
         snapshot = self._current(database, dirty=dirty)
-        telling, of_columns = (
-            self._telling(database, snapshot, terms),
-            tuple(weights.get(name, 1.0) for name in INDEXED),
-        )
+        of_columns = tuple(weights.get(name, 1.0) for name in INDEXED)
+        telling = self._telling(database, snapshot, terms)
         found = [self._postings(database, snapshot, term, of_columns) for term in telling]
         keys, scores = _added_up([item for item in found if len(item.keys)])
         passing = context_filter(database, where, columns)
-        best = _best(database, keys, scores, k, passing=passing)
+        names: ContextNames = self._remember("names", ContextNames)
+        best = _best(database, names, keys, scores, k, passing=passing)
         matches = [TextMatch(context_id, score, rank) for rank, (context_id, score) in enumerate(best, 1)]
         others = list(set(include) - {context_id for context_id, _ in best})
         if others and len(best) == k:
-            names = _ids(database, others)
-            rest = np.flatnonzero(np.isin(keys, list(names)))
-            rest = rest if passing is None else rest[passing(keys[rest])]
-            more = [(-scores[place], names[int(keys[place])]) for place in rest.tolist()]
-            matches += [
-                TextMatch(name, float(-score), k + place) for place, (score, name) in enumerate(sorted(more), 1)
-            ]
+            known = names.keys(database, others)
+            wanted = np.array(sorted(known.values()), dtype=np.int64)
+            wanted = wanted[_among(keys, wanted)]
+            wanted = wanted if passing is None else wanted[passing(wanted)]
+            ids = names.ids(database, wanted.tolist()).values()
+            worse = sorted(zip((-scores[np.searchsorted(keys, wanted)]).tolist(), ids, strict=True))
+            matches += [TextMatch(context_id, -score, k + place) for place, (score, context_id) in enumerate(worse, 1)]
         return matches
 
     def matched_terms(
@@ -97,17 +97,18 @@ class TextIndex:
     ) -> dict[str, tuple[str, ...]]:
         """See `Storage.matched_terms`."""
         snapshot = self._current(database, dirty=dirty)
-        names = _ids(database, context_ids)
-        wanted = np.array(list(names), dtype=np.int64)
-        found: dict[str, list[str]] = {context_id: [] for context_id in names.values()}
-        for term in self._telling(database, snapshot, terms):
-            keys = self._postings(database, snapshot, term).keys
-            for key in wanted[np.isin(wanted, keys)].tolist():
-                found[names[key]].append(term)
-        return {context_id: tuple(words) for context_id, words in found.items()}
+        names: ContextNames = self._remember("names", ContextNames)
+        known = names.keys(database, context_ids)
+        wanted = np.array(list(known.values()), dtype=np.int64)
+        telling = self._telling(database, snapshot, terms)
+        there = [_among(self._postings(database, snapshot, term).keys, wanted).tolist() for term in telling]
+        return {
+            context_id: tuple(term for term, has in zip(telling, there, strict=True) if has[place])
+            for place, context_id in enumerate(known)
+        }
 
     def _current(self, database: Database, *, dirty: bool) -> _Snapshot:
-        version = _version(database)
+        version = self._remember("text version", lambda: _version(database))
         with self._lock:
             if self._snapshot.version == version and not dirty:
                 return self._snapshot
@@ -155,12 +156,11 @@ class TextIndex:
         return postings
 
 
-def passages(database: Database, terms: Sequence[str], context_ids: Sequence[str]) -> dict[str, str]:
-    """See `Storage.passages`; at most 64 words, which is FTS5's limit."""
+def passages(database: Database, terms: Sequence[str], keys: Mapping[str, int]) -> dict[str, str]:
+    """See `Storage.passages`; at most 64 words, which is FTS5's limit. `keys` by context id."""
     sql = f"SELECT snippet({FTS}, 0, '', '', '', 64) FROM {FTS} WHERE {FTS} MATCH ? AND rowid = ?"
     found = {
-        context_id: database.execute(sql, [_any_of(terms), key]).fetchone()
-        for key, context_id in _ids(database, context_ids).items()
+        context_id: database.conn.execute(sql, [_any_of(terms), key]).fetchone() for context_id, key in keys.items()
     }
     return {context_id: row[0] for context_id, row in found.items() if row is not None}
 
@@ -175,14 +175,12 @@ def _version(database: Database) -> object:
     return database.execute(f"SELECT block FROM {FTS}_data WHERE id IN (1, 10)").fetchall()
 
 
-def _ids(database: Database, context_ids: Sequence[str]) -> dict[int, str]:
-    sql = "SELECT context_key, id FROM context_registry WHERE id IN (SELECT value FROM json_each(?))"
-    return dict(database.execute(sql, [json.dumps(list(context_ids))]).fetchall())
-
-
-def _ids_of(database: Database, keys: Keys) -> dict[int, str]:
-    sql = "SELECT context_key, id FROM context_registry WHERE context_key IN (SELECT value FROM json_each(?))"
-    return dict(database.execute(sql, [json.dumps(keys.tolist())]).fetchall())
+def _among(keys: Keys, wanted: Keys) -> npt.NDArray[np.bool_]:
+    """Return which of the wanted are among growing keys."""
+    if not len(keys):
+        return np.zeros(len(wanted), dtype=bool)
+    found: npt.NDArray[np.bool_] = keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)] == wanted
+    return found
 
 
 def _added_up(found: Sequence[Postings]) -> tuple[Keys, Scores]:
@@ -203,7 +201,7 @@ def _added_up(found: Sequence[Postings]) -> tuple[Keys, Scores]:
 
 
 def _best(
-    database: Database, keys: Keys, scores: Scores, k: int, *, passing: ContextFilter | None
+    database: Database, names: ContextNames, keys: Keys, scores: Scores, k: int, *, passing: ContextFilter | None
 ) -> list[tuple[str, float]]:
     """Return id and score of the k best that pass the filter, best first, ties by id."""
     size = k if passing is None else max(FIRST_LOOK, 2 * k)
@@ -220,9 +218,9 @@ def _best(
         above, level = places[scores[places] > cut], keys[places[scores[places] == cut]]
         first = np.fromiter(_first_by_id(database, level, k - len(above)), dtype=np.int64)
         places = np.concatenate([above, np.searchsorted(keys, first)])
-    names = _ids_of(database, keys[places])
-    pairs = zip(keys[places].tolist(), scores[places].tolist(), strict=True)
-    found = [(names[key], score) for key, score in pairs if key in names]
+    pairs = list(zip(keys[places].tolist(), scores[places].tolist(), strict=True))
+    ids = names.ids(database, [key for key, _ in pairs])
+    found = [(ids[key], score) for key, score in pairs if key in ids]
     return sorted(found, key=lambda item: (-item[1], item[0]))[:k]
 
 

@@ -19,6 +19,7 @@ from .checksums import COLUMN, Seal
 from .hnsw_file import ENOUGH_RECALL, HnswFile, Read, Ready
 from .sql import ContextFilter, context_filter, where_clause
 from .sqlite_chunks import Keys, Position, caught_up, current_position
+from .sqlite_names import ContextNames, Remember
 from .sqlite_vec import VEC_LIMIT, VecTable
 
 EMBEDDING = ("chunk_hash", "model_id", "dimensions", "vector")
@@ -50,7 +51,14 @@ class SQLiteVectors:
     """Stores vectors and finds the nearest with the engine that fits, exactly or as good as exactly."""
 
     def __init__(
-        self, *, metric: Metric, engine: VectorEngine, hnsw_from_chunks: int, index_beside: Path | None, read: Read
+        self,
+        *,
+        metric: Metric,
+        engine: VectorEngine,
+        hnsw_from_chunks: int,
+        index_beside: Path | None,
+        read: Read,
+        remember: Remember,
     ) -> None:
         self.metric = metric
         self.engine = engine
@@ -58,6 +66,7 @@ class SQLiteVectors:
         self.hnsw = HnswFile(index_beside, metric=metric) if index_beside else None
         self._hnsw_from_chunks = hnsw_from_chunks
         self._read = read
+        self._remember = remember
         self._matrix: VectorMatrix | None = None
         self._matrix_position = Position(0, 0, 0)
         self._lock = threading.Lock()
@@ -74,7 +83,7 @@ class SQLiteVectors:
             return Choice("exact", missing) if missing else Choice("sqlite-vec", "asked for")
         if dirty:
             return Choice("exact", "inside a transaction")
-        now = current_position(database, set_key) if set_key is not None else Position(0, 0, 0)
+        now = self._now(database, set_key) if set_key is not None else Position(0, 0, 0)
         # An estimate that costs nothing: deleted chunks of other sets are taken off too.
         chunks = max(now.chunk_key - now.deletion_key, 0)
         if self.engine == "auto" and chunks < self._hnsw_from_chunks:
@@ -172,13 +181,12 @@ class SQLiteVectors:
         self, database: Database, vector: Array32, *, set_key: int, context_ids: Sequence[str], dirty: bool
     ) -> dict[str, Neighbour]:
         """See `Storage.similarities`."""
-        now = current_position(database, set_key)
+        now = self._now(database, set_key)
         if not dirty and self._is_warm(now):
-            sql = "SELECT context_key FROM context_registry WHERE id IN (SELECT value FROM json_each(?))"
-            found = database.execute(sql, [json.dumps(list(context_ids))])
             matrix = self._synced_matrix(database, now)
-            rows = matrix.rows_of(np.fromiter((row[0] for row in found), dtype=np.int64))
-            neighbours = _best_rows(database, matrix, rows, matrix.similarity(vector, rows))
+            keys = self._names.keys(database, context_ids).values()
+            rows = matrix.rows_of(np.fromiter(keys, dtype=np.int64))
+            neighbours = self._best_rows(database, matrix, rows, matrix.similarity(vector, rows))
         else:
             condition = "k.set_key = ? AND c.id IN (SELECT value FROM json_each(?))"
             neighbours = self._read_and_compared(database, vector, condition, [set_key, json.dumps(list(context_ids))])
@@ -218,8 +226,8 @@ class SQLiteVectors:
     def _exactly(
         self, database: Database, vector: Array32, set_key: int, k: int, passing: ContextFilter | None, *, dirty: bool
     ) -> list[Neighbour]:
-        now = current_position(database, set_key)
-        matrix = self._scratch_matrix(database, now) if dirty else self._synced_matrix(database, now)
+        now = self._now(database, set_key)
+        matrix = self._read_matrix(database, now)[0] if dirty else self._synced_matrix(database, now)
         if passing is not None and passing.listed is not None:
             rows = matrix.rows_of(passing.listed)
         else:
@@ -238,7 +246,7 @@ class SQLiteVectors:
 
             margin = 2 * matrix.error(vector)
             rows = _candidates(fetch, k, limit=len(closeness), margin=lambda last: margin)
-        return _best_rows(database, matrix, rows, matrix.similarity(vector, rows))[:k]
+        return self._best_rows(database, matrix, rows, matrix.similarity(vector, rows))[:k]
 
     def _by_vec_table(
         self, database: Database, vector: Array32, k: int, where: Where, columns: Mapping[str, Any]
@@ -305,36 +313,44 @@ class SQLiteVectors:
 
     # The matrix follows the file.
 
+    def _now(self, database: Database, set_key: int) -> Position:
+        position: Position = self._remember(("position", set_key), lambda: current_position(database, set_key))
+        return position
+
+    @property
+    def _names(self) -> ContextNames:
+        names: ContextNames = self._remember("names", ContextNames)
+        return names
+
     def _synced_matrix(self, database: Database, now: Position) -> VectorMatrix:
         with self._lock:
             if self._matrix is None or self._matrix_position.set_key != now.set_key:
-                self._matrix, self._matrix_position = self._scratch_matrix(database, now), now
+                self._matrix, self._matrix_position = self._read_matrix(database, now)
             elif not self._matrix_position.covers(now):
-                self._matrix = caught_up(database, self._matrix, self._matrix_position)
-                self._matrix_position = now
+                self._matrix, self._matrix_position = caught_up(database, self._matrix, self._matrix_position, now)
             return self._matrix
 
-    def _scratch_matrix(self, database: Database, now: Position) -> VectorMatrix:
+    def _best_rows(
+        self, database: Database, matrix: VectorMatrix, rows: Keys, similarities: Array64
+    ) -> list[Neighbour]:
+        """Return each context once, by its best row; ties by id."""
+        contexts, spans = matrix.context_keys[rows], matrix.spans(rows)
+        # By context, then the most similar, then the first chunk: the first of each context is its best.
+        order = np.lexsort((spans[:, 0], -similarities, contexts))
+        best = order[np.unique(contexts[order], return_index=True)[1]]
+        names = self._names.ids(database, contexts[best].tolist())
+        found = zip(contexts[best].tolist(), similarities[best].tolist(), spans[best].tolist(), strict=True)
+        # A context that another process has just deleted has no name any more.
+        return _ordered(Neighbour(names[key], value, *span) for key, value, span in found if key in names)
+
+    def _read_matrix(self, database: Database, now: Position) -> tuple[VectorMatrix, Position]:
         sql = (
             "SELECT dimensions, (SELECT count(*) FROM context_chunks WHERE set_key = s.set_key)"
             " FROM embedding_sets s WHERE set_key = ?"
         )
         dimensions, count = database.execute(sql, [now.set_key]).fetchone()
         matrix = VectorMatrix(dimensions=dimensions, metric=self.metric, capacity=count)
-        return caught_up(database, matrix, Position(now.set_key, 0, 0))
-
-
-def _best_rows(database: Database, matrix: VectorMatrix, rows: Keys, similarities: Array64) -> list[Neighbour]:
-    """Return each context once, by its best row; ties by id."""
-    contexts, spans = matrix.context_keys[rows], matrix.spans(rows)
-    # By context, then the most similar, then the first chunk: the first of each context is its best.
-    order = np.lexsort((spans[:, 0], -similarities, contexts))
-    best = order[np.unique(contexts[order], return_index=True)[1]]
-    sql = "SELECT context_key, id FROM context_registry WHERE context_key IN (SELECT value FROM json_each(?))"
-    names = dict(database.conn.execute(sql, [json.dumps(contexts[best].tolist())]).fetchall())
-    found = zip(contexts[best].tolist(), similarities[best].tolist(), spans[best].tolist(), strict=True)
-    # A context that another process has just deleted has no name any more.
-    return _ordered(Neighbour(names[key], value, *span) for key, value, span in found if key in names)
+        return caught_up(database, matrix, Position(now.set_key, 0, 0), now)
 
 
 def _best_of_each(neighbours: Iterable[Neighbour]) -> list[Neighbour]:
