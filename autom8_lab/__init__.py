@@ -42,7 +42,7 @@ from .lab import Lab, current_lab, get_migration_status, run_migrations, use
 from .lab import open_lab as open
 from .recommendation import Recommendation
 from .records import Context, Report, SearchHit
-from .setup import validate_config
+from .setup import setup_database, setup_database_from_config, validate_config
 
 if TYPE_CHECKING:
     from . import aio, mockdata, plots
@@ -198,6 +198,8 @@ __all__ = [
     "searches_df",
     "setting",
     "settings_df",
+    "setup_database",
+    "setup_database_from_config",
     "stats",
     "store_context",
     "store_contexts",

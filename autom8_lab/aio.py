@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from . import lab as lab_module
+from . import setup
 from .errors import LabBusy, LabClosed, LabError
 from .lab import Lab, make_lab
 from .verbs.parts import utc_now
@@ -365,3 +367,20 @@ def open(
     """
     options = {"preset": preset, "config_path": config_path, "encoder": encoder, "clock": clock, **settings}
     return Opening(functools.partial(make_lab, path, **options))
+
+
+def _off_loop(function: Callable[Parameters, Result]) -> Callable[Parameters, Coroutine[Any, Any, Result]]:
+    """Return a function as a coroutine that runs it in a thread, to its end even when it is cancelled."""
+
+    @functools.wraps(function)
+    async def coroutine(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    return coroutine
+
+
+get_migration_status = _off_loop(lab_module.get_migration_status)
+run_migrations = _off_loop(lab_module.run_migrations)
+setup_database = _off_loop(setup.setup_database)
+setup_database_from_config = _off_loop(setup.setup_database_from_config)
+validate_config = _off_loop(setup.validate_config)

@@ -145,10 +145,7 @@ def make_lab(
     """Do what `open_lab` does without making the lab the current one."""
     from .config import LabConfig
 
-    db_path = (
-        None if path is None else str(Path(path)) if str(path) != ":memory:" and "://" not in str(path) else str(path)
-    )
-    config = LabConfig.load(preset=preset, config_path=config_path, db_path=db_path, **settings)
+    config = LabConfig.load(preset=preset, config_path=config_path, db_path=path, **settings)
     return Lab(config, encoder=encoder, clock=clock)
 
 
@@ -202,7 +199,7 @@ def _schema_of(path: str | os.PathLike[str], *, read_only: bool = False) -> Iter
     from .config import LabConfig
     from .storage.sqlite import SQLiteStorage
 
-    storage = SQLiteStorage(LabConfig.load(db_path=str(path), read_only=read_only), migrate=False)
+    storage = SQLiteStorage(LabConfig.load(db_path=path, read_only=read_only), migrate=False)
     try:
         yield storage
     finally:

@@ -24,7 +24,8 @@ FLOORS = [
     {"analysis", "tuning", "importers", "plots"},
     {"verbs"},
     {"lab"},
-    {"aio", "setup"},
+    {"setup"},
+    {"aio"},
     {"__init__", "__main__", "cli", "demo", "diagnostics", "mockdata"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -86,6 +86,11 @@ class LabConfig(BaseSettings):
     def _home_is_written_out(cls, value: Any) -> Any:
         return os.path.expanduser(value) if isinstance(value, str | os.PathLike) else value
 
+    @field_validator("db_path")
+    @classmethod
+    def _path_is_plain(cls, value: str) -> str:
+        return value if "://" in value else str(Path(value))
+
     @field_validator("synchronous", mode="before")
     @classmethod
     def _off_is_a_word(cls, value: Any) -> Any:

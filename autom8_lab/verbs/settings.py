@@ -27,13 +27,17 @@ class SettingsVerbs(Parts):
     def config_df(self) -> pd.DataFrame:
         """Return every setting with its value, where that came from, the default and what the setting means.
 
-        The origin is "argument", "environment" and the variable, "file" and its path, "preset" and its name, or
-        "default".
+        The origin is "applied" and since when, "argument", "environment" and the variable, "file" and its path,
+        "preset" and its name, or "default".
 
         >>> lab.config_df().set_index("setting").loc["synchronous", ["value", "origin"]].tolist()
         ['OFF', 'argument']
         """
-        return frame(config_rows(self.config), CONFIG_COLUMNS)
+        rows, applied = config_rows(self.config), self._applied.in_force()
+        for row in rows:
+            if entry := applied.get(row["setting"]):
+                row.update(value=entry["value"], origin=f"applied {entry['at'].isoformat(timespec='seconds')}")
+        return frame(rows, CONFIG_COLUMNS)
 
     def config_advice_df(self) -> pd.DataFrame:
         """Return what is to be said about the settings on this machine and for this file, problems first.
@@ -46,6 +50,16 @@ class SettingsVerbs(Parts):
         machine = this_machine(self.config.db_path)
         rows = remarks(self.config, machine, file_facts(self._storage, clock=self._clock))
         return frame(rows, COLUMNS)
+
+    def _try_model(self) -> tuple[str, int]:
+        # As a search would: the model of the vectors that are there, else the configured one.
+        from ..vectors.similarity import checked
+
+        active = self._index.active_set()
+        encoder = self._index.encoder_of(active) if active else self._index.encoder()
+        vector = encoder.encode_query("Is anybody there?")
+        checked(vector, dimensions=encoder.dimensions, what=f"a vector of {encoder.name!r}")
+        return encoder.model_id, encoder.dimensions
 
 
 def config_rows(config: LabConfig) -> list[dict[str, Any]]:
@@ -67,12 +81,13 @@ def file_facts(storage: Storage, *, clock: Callable[[], datetime]) -> File:
     from ..config.advice import File
 
     health = storage.health()
+    extension = health["sqlite_vec"]  # one word where it is loaded, else the reason why not
     active = storage.rows("embedding_sets", where=[Condition("state", "=", "active")])
     stale = clock() - UNUSED
     unused = [Condition("updated_at", "<", stale), Condition("accessed_at", "null or <", stale)]
     return File(
         sqlite_version=health["sqlite_version"],
-        extension_missing=health["vector_engine_reason"] if health["vector_engine"] != "sqlite-vec" else None,
+        extension_missing=extension if " " in extension else None,
         file_bytes=health["file_bytes"],
         chunks=storage.count("context_chunks"),
         dimensions=active[0]["dimensions"] if active else File.dimensions,
