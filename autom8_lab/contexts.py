@@ -122,7 +122,11 @@ class Contexts:
 
     def get(self, context_id: str) -> Context:
         """Return a context by id or alias. Raises `ContextNotFound`."""
-        return self.by_ids([self.resolve(context_id)])[0]
+        name = name_value(context_id, "context_id")
+        found = self.select(by_id(name)) or self.select(by_id(self.resolve(name)))
+        if not found:  # deleted in between
+            raise ContextNotFound(f"no context {shortened(name)}: al.contexts_df() lists the ids")
+        return found[0]
 
     def by_ids(self, ids: Sequence[str]) -> list[Context]:
         """Return the contexts of these ids that exist, in the order of the ids."""

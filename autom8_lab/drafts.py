@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from .embedding.chunking import text_hash
 from .errors import InvalidValue, did_you_mean
 from .validation import (
     duration,
@@ -47,8 +48,6 @@ ROW_KEYS = {"content", "context_id", "id", "ttl", "supersedes", "created_at", *F
 
 def draft(row: Mapping[str, Any] | str, *, now: datetime) -> Draft:
     """Check one row and return it as a draft. Raises `InvalidValue` naming the field, the value and the remedy."""
-    from .embedding.chunking import text_hash
-
     values: Any = {"content": row} if isinstance(row, str) else row
     if not isinstance(values, Mapping):
         raise InvalidValue(f"a row is a {type(row).__name__}: give a dict with 'content', or a str")

@@ -132,6 +132,8 @@ class _Batch:
 
         def found(table: str, column: str, values: list[str]) -> set[str]:
             where = [Condition(column, "in", values)]
+            if not values:
+                return set()
             return {row[column] for row in self._storage.rows(table, where=where, columns=[column])}
 
         return found(TABLE, "id", wanted) | found(ALIASES, "alias", wanted), found(TABLE, "content_hash", hashes)

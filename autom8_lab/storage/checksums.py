@@ -71,8 +71,6 @@ class Seal:
         """Do what `of_rows` does for columns: as they were given (numbers in arrays), and as they are stored."""
         import numpy as np
 
-        if self.apart:
-            return self.of_rows(names, list(zip(*stored, strict=True)))
         length = len(stored[0])
         table = np.empty((length, len(self.columns)))
         given = {name: (column, cells) for name, column, cells in zip(names, columns, stored, strict=True)}
@@ -83,7 +81,11 @@ class Seal:
         lengths = np.where(filled.any(axis=1), table.shape[1] - filled[:, ::-1].argmax(axis=1), 0) * 8
         buffer, width = memoryview(table.tobytes()), table.shape[1] * 8
         starts = range(0, length * width, width)
-        return [crc32(buffer[at : at + size], self._start) for at, size in zip(starts, lengths.tolist(), strict=True)]
+        lower = [crc32(buffer[at : at + size], self._start) for at, size in zip(starts, lengths.tolist(), strict=True)]
+        if not self.apart:
+            return lower
+        accesses = [given[name][1] if name in given else [None] * length for name in self.apart]
+        return [_access(last, count) << 32 | value for value, last, count in zip(lower, *accesses, strict=True)]
 
     def renew(self, database: Database, *, all_rows: bool = False) -> None:
         """Seal the rows that have no checksum, or all, inside the caller's transaction."""

@@ -46,15 +46,19 @@ def encoded(value: Any) -> Any:
     return value
 
 
+def decoder_of(column: str) -> Callable[[Any], Any] | None:
+    """Return what makes a Python value of a column's stored one, or None where that is the same."""
+    if column in TIMES:
+        return datetime.fromisoformat
+    if column in DOCUMENTS:
+        return json.loads
+    return bool if column in FLAGS else None
+
+
 def decoded(column: str, value: Any) -> Any:
     """Return a stored value as Python has it."""
-    if value is None:
-        return None
-    if column in TIMES:
-        return datetime.fromisoformat(value)
-    if column in DOCUMENTS:
-        return json.loads(value)
-    return bool(value) if column in FLAGS else value
+    decoder = decoder_of(column)
+    return value if value is None or decoder is None else decoder(value)
 
 
 def where_clause(

@@ -25,8 +25,9 @@ from ..errors import (
 from . import checksums, migrations
 from .base import Row, Unit, Where
 from .pool import MEMORY, ConnectionPool, Transaction
-from .sql import decoded, encoded, order_clause, where_clause
+from .sql import decoder_of, encoded, order_clause, where_clause
 from .sqlite_care import SQLiteCare
+from .sqlite_columns import stored_rows
 from .sqlite_search import CONTEXTS, SQLiteSearch
 from .sqlite_text import TextIndex
 from .sqlite_vec import load_extension
@@ -160,11 +161,8 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
         with self._write(self.insert, table, rows, ignore_existing=ignore_existing) as transaction:
             columns = self._columns(transaction.database, table)
             self._refuse_unknown(table, names, columns)
-            cells = [[encoded(row[name]) for name in names] for row in rows]
-            if seal := self._seals.of(transaction.database, table):
-                for row_cells, checksum in zip(cells, seal.of_rows(names, cells), strict=True):
-                    row_cells.append(checksum)
-                names = [*names, checksums.COLUMN]
+            cells = stored_rows(rows, names, self._seals.of(transaction.database, table))
+            names = names if len(names) == len(cells[0]) else [*names, checksums.COLUMN]
             quoted, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
             verb = "INSERT OR IGNORE" if ignore_existing else "INSERT"
             cursor = transaction.database.conn.executemany(f'{verb} INTO "{table}" ({quoted}) VALUES ({marks})', cells)
@@ -212,10 +210,15 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
             sql = f'SELECT {quoted} FROM "{table}"{filters}{order_clause(order_by, known)}'
             if limit is not None:
                 sql, parameters = f"{sql} LIMIT ?", [*parameters, limit]
-            return [
-                {name: decoded(name, value) for name, value in zip(names, row, strict=True)}
-                for row in database.execute(sql, parameters)
-            ]
+            special = [(place, decoder) for place, name in enumerate(names) if (decoder := decoder_of(name))]
+            found = []
+            for row in database.conn.execute(sql, parameters):
+                cells = list(row)
+                for place, decoder in special:
+                    if cells[place] is not None:
+                        cells[place] = decoder(cells[place])
+                found.append(dict(zip(names, cells, strict=True)))
+            return found
 
     def count(self, table: str, *, where: Where = ()) -> int:
         """See `Storage.count`."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..records import Group, Measure
 from .base import Coded, Storage, Where
 from .checksums import COLUMN, Seal, Seals
-from .sql import DOCUMENTS, TIMES, decoded, encoded, order_clause, where_clause
+from .sql import DOCUMENTS, PLAIN, TIMES, decoded, encoded, order_clause, where_clause
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,14 +101,29 @@ def update_each(database: Database, table: str, columns: Mapping[str, Columnar],
     return int(database.conn.executemany(f'UPDATE "{table}" SET {assignments} WHERE "{key}" = ?', rows).rowcount)
 
 
+def stored_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str], seal: Seal | None) -> Sequence[Sequence[Any]]:
+    """Return rows of these columns as SQLite stores them, each with its checksum at the end where there is a seal."""
+    if len(rows) == 1:
+        cells = [encoded(rows[0][name]) for name in names]
+        return [cells if seal is None else [*cells, *seal.of_rows(names, [cells])]]
+    given = [[row[name] for row in rows] for name in names]
+    stored = [_stored(column) for column in given]
+    if seal is not None:
+        stored.append(seal.of_columns(names, given, stored))
+    return list(zip(*stored, strict=True))
+
+
 def _stored(column: Columnar) -> list[Any]:
     """Return a column's values as SQLite stores them (it takes NaN as NULL)."""
     import numpy as np
 
     if not isinstance(column, np.ndarray) or column.dtype.kind == "O":
+        if all(type(value) is datetime for value in column):
+            texts_of = {value: encoded(value) for value in set(column)}  # those of a batch are often the same
+            return [texts_of[value] for value in column]
         # A row that has nothing in a JSON column is the rule.
         return [
-            value if value is None or type(value) is str else "{}" if value == {} else encoded(value)
+            value if value is None or type(value) in PLAIN else "{}" if value == {} else encoded(value)
             for value in column
         ]
     if column.dtype.kind == "b":

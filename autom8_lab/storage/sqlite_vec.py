@@ -65,8 +65,11 @@ class VecTable:
         """Bring the table up to date inside the caller's transaction, where sqlite-vec is loaded."""
         if self.unusable():
             return
+        there = "SELECT 1 FROM sqlite_master WHERE name = ?"
+        if not create and database.conn.execute(there, [VEC_TABLE]).fetchone() is None:
+            return
         row = database.execute("SELECT set_key, dimensions FROM embedding_sets WHERE state = 'active'").fetchone()
-        if row is None or not (create or database.table(VEC_TABLE).exists()):
+        if row is None:
             return
         set_key, dimensions = row
         at, now = self.position(database), current_position(database, set_key)
