@@ -95,6 +95,8 @@ get_context = _verb(Lab.get_context)
 health = _verb(Lab.health)
 import_claude_code = _verb(Lab.import_claude_code)
 import_codex = _verb(Lab.import_codex)
+import_llm_embeddings = _verb(Lab.import_llm_embeddings)
+import_llm_logs = _verb(Lab.import_llm_logs)
 import_rows = _verb(Lab.import_rows)
 judge = _verb(Lab.judge)
 judgments_df = _verb(Lab.judgments_df)
@@ -175,6 +177,8 @@ __all__ = [
     "health",
     "import_claude_code",
     "import_codex",
+    "import_llm_embeddings",
+    "import_llm_logs",
     "import_rows",
     "judge",
     "judgments_df",

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import ConfigurationError, EmbeddingModelWarning, ModelUnavailable, PendingEmbeddingWarning
 from .records import Chunk, Condition, EmbeddingSet, Report
@@ -31,6 +31,14 @@ class Indexed:
     token_count: int | None = None
     chunks: list[Chunk] = field(default_factory=list)
     vectors: dict[str, Array32] = field(default_factory=dict)
+
+
+class _Elsewhere(NamedTuple):
+    """A model that was at work elsewhere."""
+
+    name: str
+    model_id: str
+    dimensions: int
 
 
 class Index:
@@ -144,7 +152,11 @@ class Index:
             return [Indexed() for _ in texts]
         return self._indexed(texts, active, encoder, progress=progress)
 
-    def _ensure_set(self, encoder: Encoder, state: str) -> EmbeddingSet:
+    def set_for(self, *, model: str, dimensions: int) -> EmbeddingSet:
+        """Return the set of a model whose vectors come from elsewhere; it serves where no other does."""
+        return self._ensure_set(_Elsewhere(model, model, dimensions), "building" if self.active_set() else "active")
+
+    def _ensure_set(self, encoder: Encoder | _Elsewhere, state: str) -> EmbeddingSet:
         identity = {
             "model_id": encoder.model_id,
             "chunk_tokens": self._config.chunk_tokens,

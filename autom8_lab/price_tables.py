@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -25,6 +26,25 @@ RATES = ("input", "cache_read", "cache_write", "output", "reasoning")
 RATE_COLUMNS = tuple(f"{name}_usd_per_mtok" for name in RATES)
 LIBRARY_RATES = ("input_mtok", "cache_read_mtok", "cache_write_mtok", "output_mtok", "output_reasoning_mtok")
 USER_COLUMNS = ("model", *RATE_COLUMNS, "provider", "valid_from", "currency")
+# Names of OpenTelemetry, LiteLLM and others that the library does not know: by the library's.
+PROVIDER_NAMES = {
+    "gcp.gen_ai": "google",
+    "vertex_ai_beta": "google",
+    "models": "google",
+    "azure.ai.inference": "azure",
+    "az.ai.inference": "azure",
+    "azure_ai": "azure",
+    "x_ai": "x-ai",
+    "fireworks_ai": "fireworks",
+    "bedrock_converse": "aws",
+    "text-completion-openai": "openai",
+    "cohere_chat": "cohere",
+}
+# Whose model it is that comes without a provider.
+MAKERS = (
+    (re.compile(r"(text-embedding-(3|ada)|chatgpt-|codex-|tts-|whisper-)"), "openai"),
+    (re.compile(r"((us|eu|apac|global|us-gov)\.)?(anthropic|meta|amazon|mistral|cohere|deepseek)\."), "aws"),
+)
 SAYS_FREE = re.compile(r"\bfree\b|zero token cost", re.IGNORECASE)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -94,14 +114,44 @@ def read_user_prices(table: UserPrices | None) -> list[UserRow]:
 
 
 def find_entry(model: str, provider: str | None) -> tuple[ModelInfo | None, str | None]:
-    """Return genai-prices' entry for a model and the provider's id there; None and None if it has none."""
+    """Return genai-prices' entry for a model and the provider's id there; None and None if it has none.
+
+    A name with its provider before it, "openai/gpt-4o", is looked up at that provider; a name without one that the
+    library cannot place, "text-embedding-3-small", at its maker.
+    """
     from genai_prices import Usage, calc_price
 
+    for name, place in _candidates(model, provider):
+        try:
+            found = calc_price(Usage(), name, provider_id=place, genai_request_timestamp=EPOCH)
+        except LookupError:
+            continue
+        return found.model, found.provider.id
+    return None, None
+
+
+def _candidates(model: str, provider: str | None) -> Iterator[tuple[str, str | None]]:
+    """Yield the names and providers to look a model up by, in the order of trust."""
+    place = None if provider is None else _provider_id(provider) or provider
+    yield model, place
+    prefix, slash, rest = model.partition("/")
+    named = _provider_id(prefix) if slash and rest else None
+    if named is not None and place in (None, named):
+        yield rest, named
+    if place is None:
+        yield from ((model, maker) for pattern, maker in MAKERS if pattern.match(model))
+
+
+@functools.lru_cache(maxsize=256)
+def _provider_id(name: str) -> str | None:
+    """Return the library's id for a provider by any of its names, None for an unknown one."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    wanted = PROVIDER_NAMES.get(name.lower(), name.lower())
     try:
-        found = calc_price(Usage(), model, provider_id=provider, genai_request_timestamp=EPOCH)
+        return str(get_snapshot().find_provider(None, wanted, None).id)
     except LookupError:
-        return None, None
-    return found.model, found.provider.id
+        return None
 
 
 def library_plan(entry: ModelInfo, provider: str | None, prices: ModelPrice) -> Plan | None:

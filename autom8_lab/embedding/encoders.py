@@ -97,6 +97,8 @@ def canonical_name(name: str) -> str:
 def load_encoder(name: str, *, device: str | None = None) -> Encoder:
     """Load an encoder by name, once per process: "hash", "hash-64", a sentence-transformers name or a local folder.
 
+    "llm/name" is an embedding model of the `llm` command line.
+
     Raises `ModelUnavailable` with the remedy when the model cannot be loaded; nothing is put in its place.
     """
     name = canonical_name(name)
@@ -106,6 +108,10 @@ def load_encoder(name: str, *, device: str | None = None) -> Encoder:
             hashed = HASH_NAME.fullmatch(name)
             if hashed:
                 _loaded[key] = HashEncoder(dimensions=int(hashed[1]))
+            elif name.startswith("llm/"):
+                from .llm_encoder import LlmEncoder
+
+                _loaded[key] = LlmEncoder(name)
             else:
                 from .sentence_transformer import SentenceTransformerEncoder
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 # Turns what a line or document says into calls; a log of coding agents has one with a memory for each file.
 Reader = Callable[[Any], Iterable[Entry]]
-BAR_BYTES = 20_000_000  # smaller imports are over before a bar could be read
+# Smaller imports are over before a bar could be read.
+BAR_BYTES = 20_000_000
+BAR_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Job:
     def import_files(self, paths: Paths, form: Format) -> ImportReport:
         """Import files one after the other. Raises `NotFound` for a path that is not there."""
         files = log_files(paths, endings=form.endings)
-        with self._bar(sum(path.stat().st_size for path in files if path.exists())) as bar:
+        with self.bar(sum(path.stat().st_size for path in files if path.exists()), "B") as bar:
             for path in files:
                 self.report.add("files")
                 try:
@@ -96,10 +98,11 @@ class Job:
                     self.recorder.refuse(f"cannot be read ({exc.strerror or exc})", file=path.name, place="")
         return self.finished()
 
-    def _bar(self, size: int) -> Any:
+    def bar(self, total: int, unit: str) -> Any:
+        """Return a progress bar, which is not shown for what is over before it could be read."""
         interactive = "ipykernel" in sys.modules or sys.stderr.isatty()
-        shown = size > BAR_BYTES and interactive if self._progress is None else self._progress
-        return progress_bar(size, "B", shown)
+        long = total > (BAR_BYTES if unit == "B" else BAR_ROWS)
+        return progress_bar(total, unit, long and interactive if self._progress is None else self._progress)
 
     def _import_file(self, path: Path, form: Format, bar: Any) -> None:
         found = self.cursors.load(path) if self._resume else Position()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..importers import claude_code, codex, rows
+from ..importers import claude_code, codex, llm_embeddings, llm_logs, rows
 from ..importers.jobs import Job
 from ..validation import name_value
 from .parts import Parts
@@ -57,6 +57,46 @@ class ImportVerbs(Parts):
         job = self._job("codex", dry_run=dry_run, resume=resume, progress=progress)
         paths = job.found(path, codex.default_paths())
         return job.import_files(paths, codex.form(paths, job.cursors.metadata()))
+
+    def import_llm_logs(
+        self,
+        path: str | Path | None = None,
+        *,
+        store_texts: bool = False,
+        dry_run: bool = False,
+        progress: bool | None = None,
+    ) -> ImportReport:
+        """Import the calls that the `llm` command line has logged, of both of its schemas; return a report.
+
+        `path` is its logs.db, None the one of this machine. `store_texts` keeps prompts and answers as contexts.
+        `dry_run` says what would happen. Raises `NotFound`, and `InvalidValue` for a file that is not llm's.
+        """
+        job = self._job("llm", store_texts=store_texts, dry_run=dry_run, progress=progress)
+        return llm_logs.import_logs(job, path, store_texts=store_texts)
+
+    def import_llm_embeddings(
+        self,
+        path: str | Path | None = None,
+        *,
+        collection: str | None = None,
+        dry_run: bool = False,
+        progress: bool | None = None,
+    ) -> ImportReport:
+        """Import collections of the `llm` command line's embeddings as contexts with their vectors; return a report.
+
+        `path` is its embeddings.db, None the one of this machine; `collection` names one, else all are imported. In a
+        lab without vectors these serve at once (llm encodes the queries); elsewhere the texts get the lab's vectors
+        too, and `al.embed_contexts("llm/model")` changes to these. Raises `NotFound`, `InvalidValue`.
+        """
+        job = self._job("llm-embeddings", dry_run=dry_run, progress=progress)
+        return llm_embeddings.import_embeddings(
+            job,
+            path,
+            collection=collection,
+            index=self._index,
+            storing=self._storing,
+            resolve=self._contexts.resolve,
+        )
 
     def import_rows(
         self,
