@@ -95,6 +95,7 @@ get_context = _verb(Lab.get_context)
 health = _verb(Lab.health)
 import_claude_code = _verb(Lab.import_claude_code)
 import_codex = _verb(Lab.import_codex)
+import_litellm = _verb(Lab.import_litellm)
 import_llm_embeddings = _verb(Lab.import_llm_embeddings)
 import_llm_logs = _verb(Lab.import_llm_logs)
 import_rows = _verb(Lab.import_rows)
@@ -177,6 +178,7 @@ __all__ = [
     "health",
     "import_claude_code",
     "import_codex",
+    "import_litellm",
     "import_llm_embeddings",
     "import_llm_logs",
     "import_rows",

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from autom8_lab.errors import InvalidValue
-from autom8_lab.price_tables import read_user_prices
+from autom8_lab.price_tables import find_entry, read_user_prices
 from autom8_lab.pricing import Price, PriceBook
 
 ROW = {"model": "house-model", "input_usd_per_mtok": 1, "output_usd_per_mtok": 2}
@@ -184,3 +184,36 @@ def test_yaml_cannot_run_code(tmp_path: Path):
     path.write_text("- !!python/object/apply:os.getcwd []", encoding="utf-8")
     with pytest.raises(InvalidValue, match="is not valid YAML"):
         PriceBook(path)
+
+
+@pytest.mark.parametrize(
+    ("model", "provider", "expected"),
+    [
+        ("openai/gpt-4o", None, ("gpt-4o", "openai")),
+        ("openai/gpt-4o", "openai", ("gpt-4o", "openai")),
+        ("anthropic/claude-sonnet-4-5", None, ("claude-sonnet-4-5", "anthropic")),
+        ("gemini/gemini-2.5-flash", None, ("gemini-2.5-flash", "google")),
+        ("models/gemini-2.5-pro", None, ("gemini-2.5-pro", "google")),
+        ("openrouter/openai/gpt-4o", None, ("openai/gpt-4o", "openrouter")),
+        ("text-embedding-3-small", None, ("text-embedding-3-small", "openai")),
+        (
+            "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            None,
+            ("regional.anthropic.claude-sonnet-4-5-20250929-v1:0", "aws"),
+        ),
+        ("gemini-2.5-flash", "gcp.gen_ai", ("gemini-2.5-flash", "google")),
+        ("gpt-4o", "azure.ai.inference", ("gpt-4o", "azure")),
+        ("grok-4", "x_ai", ("grok-4-0709", "x-ai")),
+        ("accounts/fireworks/models/deepseek-v3p2", "fireworks_ai", ("deepseek-v3p2", "fireworks")),
+        ("anthropic/gpt-4o", "openai", None),
+        ("acme/gpt-4o", None, None),
+        ("gpt-4o", "basement", None),
+        ("our-llama", None, None),
+        ("openai/", None, None),
+    ],
+)
+def test_names_of_telemetry_and_gateways_are_found(
+    model: str, provider: str | None, expected: tuple[str, str] | None
+) -> None:
+    entry, found = find_entry(model, provider)
+    assert (None if entry is None else (entry.id, found)) == expected

@@ -20,6 +20,7 @@ class Importer(NamedTuple):
 IMPORTERS: dict[str, Importer] = {
     "claude-code": Importer("import_claude_code", "Claude Code's session logs (~/.claude/projects)", False),
     "codex": Importer("import_codex", "Codex's session logs (~/.codex/sessions)", False),
+    "litellm": Importer("import_litellm", "LiteLLM's SpendLogs or logging payloads", True),
     "llm": Importer("import_llm_logs", "the log of the llm command line (logs.db)", False),
     "llm-embeddings": Importer("import_llm_embeddings", "collections of the llm command line (embeddings.db)", False),
     "rows": Importer("import_rows", "any table: CSV, JSON, JSON lines or Parquet", True),

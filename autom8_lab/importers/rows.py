@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from ..drafts import rows_of
 from ..errors import InvalidValue, LabError, NotFound
 from ..validation import shortened
-from .files import LINE_BYTES, json_values, lines, opened
+from .files import LINE_BYTES, json_values, lines, log_files, opened
 from .mapping import REQUIRED, checked, columns_of, guessed
 from .recording import Entry
 from .values import amount, document, first, instant, label, milliseconds, number, outcome, text, token_counts
@@ -80,9 +80,16 @@ def _placed(rows: Any) -> tuple[str | None, Iterator[Placed]]:
         if not path.is_file():
             raise NotFound(f"no file at {path}: check the path")
         return path.name, _of_file(path)
-    if hasattr(rows, "iloc"):
-        return None, _numbered(_of_frame(rows))
-    return None, _numbered(rows_of(rows))
+    return None, _numbered(_of_frame(rows) if hasattr(rows, "iloc") else rows_of(rows))
+
+
+def sources(rows: Any, *, endings: Sequence[str]) -> Iterator[tuple[str | None, Iterator[Placed]]]:
+    """Yield the files that are given, or the one table, each with its rows and where they stand."""
+    if isinstance(rows, str | Path):
+        for path in log_files(rows, endings=endings):
+            yield path.name, _of_file(path)
+    else:
+        yield _placed(rows)
 
 
 def _numbered(rows: Iterable[Any]) -> Iterator[Placed]:

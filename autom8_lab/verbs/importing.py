@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..importers import claude_code, codex, llm_embeddings, llm_logs, rows
+from ..importers import claude_code, codex, litellm_logs, llm_embeddings, llm_logs, rows
 from ..importers.jobs import Job
 from ..validation import name_value
 from .parts import Parts
@@ -57,6 +57,22 @@ class ImportVerbs(Parts):
         job = self._job("codex", dry_run=dry_run, resume=resume, progress=progress)
         paths = job.found(path, codex.default_paths())
         return job.import_files(paths, codex.form(paths, job.cursors.metadata()))
+
+    def import_litellm(
+        self,
+        logs: pd.DataFrame | Iterable[Mapping[str, Any]] | str | Path,
+        *,
+        store_texts: bool = False,
+        dry_run: bool = False,
+    ) -> ImportReport:
+        """Import LiteLLM's SpendLogs or logging payloads: CSV, JSON or JSON lines, a folder, a DataFrame or dicts.
+
+        Its own cost is kept as `cost_actual_usd`; 0 for a model without a price is not known. An answer from its cache
+        used nothing. `importers.litellm_logs.LabLogger` records calls while they happen, under the same ids. Return a
+        report. Raises `NotFound`.
+        """
+        job = self._job("litellm", store_texts=store_texts, dry_run=dry_run)
+        return litellm_logs.import_logs(job, logs)
 
     def import_llm_logs(
         self,

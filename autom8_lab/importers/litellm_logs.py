@@ -1,0 +1,207 @@
+"""LiteLLM: the rows of its SpendLogs table, its logging payloads, and a callback that records calls as they happen.
+
+https://docs.litellm.ai/docs/proxy/db_info and https://docs.litellm.ai/docs/proxy/logging_spec. The cost that LiteLLM
+worked out is kept as `cost_actual_usd`, beside the lab's own estimate; the bill (`import_billing`) says who was right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import InvalidValue, LabError, UnrecordedUsageWarning
+from ..validation import shortened
+from .recording import Entry
+from .usages import tokens_of
+from .values import amount, at, document, first, instant, labels, mapping, milliseconds, outcome, text
+
+if TYPE_CHECKING:
+    from .jobs import Job
+    from .report import ImportReport
+
+SOURCE = "litellm"
+ENDINGS = (".jsonl", ".json", ".csv")
+OPERATIONS = {
+    "completion": "chat",
+    "responses": "chat",
+    "anthropic_messages": "chat",
+    "generate_content": "generate_content",
+    "text_completion": "text_completion",
+    "embedding": "embeddings",
+    "rerank": "rerank",
+}
+WORLDWIDE_ID_CHARS = 16
+
+
+def import_logs(job: Job, logs: Any) -> ImportReport:
+    """Import SpendLogs rows or logging payloads from a file, a folder, a DataFrame or dicts."""
+    from .rows import sources
+
+    for file, rows in sources(logs, endings=ENDINGS):
+        job.report.add("files", file is not None)
+        for place, row in rows:
+            if isinstance(row, InvalidValue):
+                job.recorder.refuse(row, file=file, place=place)
+            else:
+                job.take(read, row, file=file, place=place)
+            job.flush_if_full()
+    return job.finished()
+
+
+def read(row: Any) -> Iterator[Entry]:
+    """Yield the call of a row or payload. Raises `InvalidValue`."""
+    if not isinstance(row, Mapping):
+        raise InvalidValue(f"a row is {shortened(row)}: give rows of LiteLLM's SpendLogs or its logging payloads")
+    details = mapping(row.get("metadata"))
+    start, end = instant(row.get("startTime"), "startTime"), instant(row.get("endTime"), "endTime")
+    tokens = _tokens(row, details)
+    served = outcome(row.get("cache_hit")) is True
+    latency = amount(row.get("request_duration_ms"), "request_duration_ms")
+    call = {
+        "source": SOURCE,
+        "source_id": _identity(row),
+        "at": start,
+        "model": text(row.get("model"), "model") or text(row.get("model_group"), "model_group"),
+        "provider": text(row.get("custom_llm_provider"), "custom_llm_provider"),
+        "operation": _operation(row.get("call_type")),
+        # From its own cache LiteLLM answers without a call: nothing was used, whatever the row repeats.
+        **({"input_tokens": 0, "output_tokens": 0} if served else tokens),
+        "cost_actual_usd": _cost(row, tokens, served),
+        "latency_ms": milliseconds(start, end) if latency is None else latency,
+        "ttft_ms": _first_token(row, start, end),
+        **_status(row, details),
+        "metadata": labels(
+            cache_hit=True if served else None,
+            served_output_tokens=tokens.get("output_tokens") if served else None,
+            team=first(row.get("team_id"), details.get("user_api_key_team_id")),
+            key=details.get("user_api_key_alias"),
+            user=first(row.get("user"), details.get("user_api_key_user_id")),
+            end_user=row.get("end_user"),
+            session=first(row.get("session_id"), row.get("trace_id")),
+            model_group=row.get("model_group"),
+            tags=_tags(row.get("request_tags")),
+        ),
+    }
+    prompt, answer = document(row.get("messages")), document(row.get("response"))
+    yield Entry(call, {"prompt": _last(prompt), "response": _answer(answer)})
+
+
+def _identity(row: Mapping[str, Any]) -> str | None:
+    name = text(first(row.get("request_id"), row.get("id")), "request_id")
+    if name is None or len(name) >= WORLDWIDE_ID_CHARS:
+        return name
+    # Some servers number their answers anew: LiteLLM's own id of the call tells them apart.
+    call = text(row.get("litellm_call_id"), "litellm_call_id")
+    return f"{name}@{call}" if call else name
+
+
+def _operation(call_type: Any) -> str:
+    word = text(call_type, "call_type") or "completion"
+    plain = word if word in OPERATIONS else word.removeprefix("a")
+    return OPERATIONS.get(plain, word)
+
+
+def _tokens(row: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, int]:
+    usage = {**mapping(details.get("additional_usage_values")), **mapping(details.get("usage_object"))}
+    return tokens_of(
+        # Its prompt_tokens include the cache whatever the provider.
+        {"prompt_tokens": None, **usage},
+        input_tokens=row.get("prompt_tokens"),
+        output_tokens=row.get("completion_tokens"),
+    )
+
+
+def _cost(row: Mapping[str, Any], tokens: Mapping[str, int], served: bool) -> float | None:
+    cost = amount(first(row.get("spend"), row.get("response_cost")), "spend")
+    # For a model that it does not know LiteLLM writes 0.
+    unknown = cost == 0 and not served and any(tokens.values())
+    return None if unknown else cost
+
+
+def _first_token(row: Mapping[str, Any], start: Any, end: Any) -> float | None:
+    """Return the time to first token; of an answer that came at once LiteLLM writes its end."""
+    came = instant(row.get("completionStartTime"), "completionStartTime")
+    return milliseconds(start, came) if came is not None and (end is None or came < end) else None
+
+
+def _status(row: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
+    said = outcome(first(row.get("status"), details.get("status")))
+    error = mapping(first(row.get("error_information"), details.get("error_information")))
+    kind = text(first(error.get("error_class"), error.get("error_code")), "error_class") if said is False else None
+    return {"success": said, "error_type": kind}
+
+
+def _tags(value: Any) -> str | None:
+    found = document(value)
+    return ", ".join(map(str, found)) or None if isinstance(found, list) else None
+
+
+def _last(messages: Any) -> Any:
+    if isinstance(messages, list):
+        return at(messages[-1], "content") if messages else None
+    return messages if isinstance(messages, str) else at(messages, "content")
+
+
+def _answer(response: Any) -> Any:
+    choices = at(response, "choices")
+    if isinstance(choices, list) and choices:
+        return first(at(choices[0], "message", "content"), at(choices[0], "text"))
+    return response if isinstance(response, str) else None
+
+
+# Live
+
+
+class _Lab(Protocol):
+    def record_usage(self, model: str, **fields: Any) -> int:
+        """Record one call."""
+
+
+class LabLogger:
+    """A callback for `litellm.callbacks` that records every call in a lab: `litellm.callbacks = [LabLogger(lab)]`.
+
+    A call that cannot be recorded is an `UnrecordedUsageWarning`, never an error of the call. Logs of the same proxy
+    that are imported later find the same calls. Needs litellm (`pip install 'autom8_lab[litellm]'`) when it is made.
+    """
+
+    def __new__(cls, lab: _Lab) -> LabLogger:
+        """Make one, which is a `CustomLogger` of LiteLLM too."""
+        try:
+            from litellm.integrations.custom_logger import CustomLogger
+        except ImportError as exc:
+            raise LabError("LabLogger needs litellm: pip install 'autom8_lab[litellm]'") from exc
+        kind = cls if issubclass(cls, CustomLogger) else type(cls.__name__, (cls, CustomLogger), {})
+        return object.__new__(kind)
+
+    def __init__(self, lab: _Lab) -> None:
+        super().__init__()
+        self.lab = lab
+
+    def _record(self, kwargs: Mapping[str, Any]) -> None:
+        try:
+            payload = kwargs.get("standard_logging_object")
+            if not payload:
+                raise InvalidValue("LiteLLM gave no standard_logging_object")
+            for entry in read({"litellm_call_id": kwargs.get("litellm_call_id"), **payload}):
+                self.lab.record_usage(**entry.row)
+        except Exception as exc:
+            message = f"a call of {kwargs.get('model')} was not recorded: {type(exc).__name__}: {exc}"
+            warnings.warn(message, UnrecordedUsageWarning, stacklevel=2)
+
+    def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """Record a call that succeeded."""
+        self._record(kwargs)
+
+    def log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """Record a call that failed."""
+        self._record(kwargs)
+
+    async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """Record a call that succeeded."""
+        await asyncio.to_thread(self._record, kwargs)
+
+    async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """Record a call that failed."""
+        await asyncio.to_thread(self._record, kwargs)
