@@ -148,8 +148,10 @@ def _keep_vectors(
     job: Job, target: _Target, items: Sequence[_Item], outcomes: Sequence[Mapping[str, Any]], set_key: int
 ) -> None:
     names = {"stored": "new", "duplicate": "new", "updated": "updated"}
+    chunks, vectors = {}, {}
     for item, outcome in zip(items, outcomes, strict=True):
-        content = item.row["content"]
-        chunk, context_id = Chunk(0, 0, len(content), text_hash(content)), target.resolve(outcome["context_id"])
-        target.storage.put_chunks(context_id, [chunk], set_key=set_key, vectors={chunk.chunk_hash: item.vector})
+        chunk = Chunk(0, 0, len(item.row["content"]), text_hash(item.row["content"]))
+        chunks[target.resolve(outcome["context_id"])] = [chunk]
+        vectors[chunk.chunk_hash] = item.vector
         job.report.add(names.get(outcome["outcome"], "already_there"))
+    target.storage.put_chunks(chunks, set_key=set_key, vectors=vectors)
