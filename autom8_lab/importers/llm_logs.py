@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidValue, NotFound, StorageError
-from ..storage.foreign import ForeignFile
 from .recording import Entry
 from .usages import tokens_of
 from .values import amount, document, first, instant, labels, text
 
 if TYPE_CHECKING:
+    from ..storage.foreign import ForeignFile
     from .jobs import Job
     from .report import ImportReport
 
@@ -48,6 +48,8 @@ def user_folder() -> Path:
 
 def opened(path: str | Path | None, *, name: str) -> ForeignFile:
     """Open a file of `llm`, for None the one on this machine. Raises `NotFound`, `InvalidValue`."""
+    from ..storage.foreign import ForeignFile
+
     place = user_folder() / name if path is None else Path(path).expanduser()
     if not place.is_file():
         raise NotFound(f"no file of llm at {place}: give the path that `llm logs path` prints")
