@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
+from .care import check_file
 from .errors import (
     ConfigurationError,
     ContextExists,
@@ -81,6 +82,7 @@ def _verb(method: Callable[Concatenate[Lab, Parameters], Result]) -> Callable[Pa
 
 accesses_df = _verb(Lab.accesses_df)
 apply = _verb(Lab.apply)
+check = _verb(Lab.check)
 cleanup = _verb(Lab.cleanup)
 compare_models = _verb(Lab.compare_models)
 config_advice_df = _verb(Lab.config_advice_df)
@@ -162,6 +164,8 @@ __all__ = [
     "accesses_df",
     "aio",
     "apply",
+    "check",
+    "check_file",
     "cleanup",
     "compare_models",
     "config_advice_df",

@@ -106,6 +106,7 @@ class AsyncLab:
 
     accesses_df = _writes(Lab.accesses_df)
     apply = _writes(Lab.apply)
+    check = _reads(Lab.check)
     cleanup = _writes(Lab.cleanup)
     compare_models = _reads(Lab.compare_models)
     config_advice_df = _reads(Lab.config_advice_df)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
+
+from .errors import LabClosed, LabError
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "in", "is null", "is not null", "null or >", "null or <"]
 Metric = Literal["cosine", "l2", "dot"]
@@ -81,6 +83,23 @@ class Report(dict[str, Any]):
     def _repr_html_(self) -> str:
         return html_table(self.items())
 
+    @classmethod
+    def gathered(cls, lines: Mapping[str, Callable[[], Any]]) -> Report:
+        """Return what each function says; one that fails says why, and the others go on.
+
+        >>> Report.gathered({"one": lambda: 1, "two": lambda: open("/nowhere")})["two"]
+        "cannot be read: [Errno 2] No such file or directory: '/nowhere'"
+        """
+        found = cls()
+        for name, line in lines.items():
+            try:
+                found[name] = line()
+            except LabClosed:
+                raise
+            except (LabError, OSError) as exc:
+                found[name] = f"cannot be read: {exc}"
+        return found
+
 
 class _Record:
     """Notebook display for the frozen dataclasses below."""
@@ -111,6 +130,17 @@ class Context(_Record):
     accessed_at: datetime | None
     access_count: int
     aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be: an "error" is damage or loss, a "warning" can be mended or is odd."""
+
+    severity: Literal["error", "warning"]
+    table: str
+    key: str
+    finding: str
+    remedy: str
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ FLOORS = [
     {"embedding", "vectors", "frames", "pricing", "statistics"},
     {"storage"},
     {"indexing", "drafts", "entries"},
-    {"contexts", "ledger", "tracking", "retrieval", "access", "applied", "judgments"},
+    {"contexts", "ledger", "tracking", "retrieval", "access", "applied", "judgments", "care"},
     {"storing"},
     {"analysis", "tuning", "importers", "plots"},
     {"verbs"},

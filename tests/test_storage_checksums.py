@@ -201,7 +201,7 @@ def test_an_older_file_gets_its_checksums_when_it_is_migrated(tmp_path: Path) ->
     database = Database(connection, execute_plugins=False)
     assert sealed_tables(database) == []
     al.run_migrations(path)
-    assert len(sealed_tables(database)) == len(migrations.SEALED)
+    assert set(sealed_tables(database)) >= set(migrations.SEALED)
     assert wrong_rows(database) == []
     connection.close()
 

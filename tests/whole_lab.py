@@ -8,6 +8,7 @@ from typing import Any
 
 from autom8_lab import mockdata
 from autom8_lab.lab import Lab
+from autom8_lab.recommendation import Evidence, Recommendation
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WORDS = "harbour tide lamp winter ledger copper violet engine garden signal paper river stone window silver".split()
@@ -25,7 +26,7 @@ def fill(lab: Lab, *, contexts: int = 40, calls: int = 60) -> None:
     rows: list[Mapping[str, Any]] = [
         {
             "context_id": f"note-{number:05}",
-            "content": text(number, sentences=60 if number % 17 == 3 else 4),
+            "content": text(number, sentences=300 if number % 17 == 3 else 4),
             "topic": f"topic {number % 5}",
             "source": "notes" if number % 3 else None,
             "summary": f"About {number}" if number % 4 == 0 else None,
@@ -58,9 +59,9 @@ def fill(lab: Lab, *, contexts: int = 40, calls: int = 60) -> None:
     lab.record_usages(
         mockdata.traffic(1, calls_per_day=calls, seed=3, until=NOON + timedelta(1), decisions=False).usage
     )
-    setting = {"at": NOON, "setting": "similarity_threshold", "value": "0.31", "evidence": {"n": 40}}
-    lab._storage.insert("settings_log", [setting])
-    lab._storage.insert("judged_queries", [{"query_id": "q1", "query": "harbour tide", "at": NOON}])
-    judgment = {"query_id": "q1", "context_id": "note-00001", "grade": 2, "agent": None, "at": NOON}
-    lab._storage.insert("judgments", [judgment])
+    lab.judge("harbour tide", grades={"note-00001": 2, "note-00008": 0})
+    evidence = Evidence(40, "nDCG@10 against the default", 0.021, 0.004, 0.039, held_out=True, data_hash="5f0c")
+    lab.apply(Recommendation("search", {"text_weight": 0.6}, "recommend", "better", evidence, created_at=NOON))
+    cursor = {"kind": "claude-code", "path": "/log.jsonl", "position": 10, "line": 2, "fingerprint": "ab"}
+    lab._storage.insert("import_cursors", [{**cursor, "metadata": {}, "updated_at": NOON}])
     lab._access.flush()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from ..records import Chunk, Condition, Group, Measure, Nearest, Neighbour, TextMatch
+from ..records import Chunk, Condition, Finding, Group, Measure, Nearest, Neighbour, TextMatch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -224,8 +224,19 @@ class Storage(ABC):
         """Return applied_count, total_migrations, applied (name, time) and pending (names)."""
 
     @abstractmethod
-    def health(self) -> dict[str, Any]:
-        """Return what the back end knows about its own state, without changing anything."""
+    def health(self, names: Collection[str] | None = None) -> dict[str, Any]:
+        """Return what the back end knows about its own state, or those lines of it, without changing anything.
+
+        Never raises a `LabError`: a line that cannot be read says why.
+        """
+
+    @abstractmethod
+    def check(self, *, progress: Callable[[int, int], None] | None = None) -> Iterator[Finding]:
+        """Look at everything that is stored and yield what is wrong, changing nothing.
+
+        Never raises a `StorageError`: what cannot be read is a finding. `progress` is told how many rows have been
+        looked at, and how many there are.
+        """
 
     @abstractmethod
     def close(self) -> None:

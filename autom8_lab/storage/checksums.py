@@ -39,17 +39,15 @@ class Seal:
 
     def __init__(self, table: str, info: Sequence[Sequence[Any]], defaults: Mapping[str, Any]) -> None:
         apart = {LAST_ACCESS, ACCESS_COUNT} if table == CONTEXTS else set()
+        number = rowid_column(info)
         self.table = table
         self.columns = [
-            name
-            for _, name, kind, _, _, key in info
-            if name != COLUMN
-            and name not in apart
-            and (table, name) not in UNCOVERED
-            and not (key and kind == "INTEGER")
+            name for _, name, *_ in info if name not in {COLUMN, number} | apart and (table, name) not in UNCOVERED
         ]
         self.apart = [LAST_ACCESS, ACCESS_COUNT] if apart else []
         self._defaults = [defaults.get(name) for name in [*self.columns, *self.apart]]
+        kinds = {name: kind for _, name, kind, *_ in info}
+        self._kinds = [kinds[name] for name in [*self.columns, *self.apart]]
         self._start = crc32(table.encode())
 
     def of(self, cells: Sequence[Any]) -> int:
@@ -87,13 +85,21 @@ class Seal:
         accesses = [given[name][1] if name in given else [None] * length for name in self.apart]
         return [_access(last, count) << 32 | value for value, last, count in zip(lower, *accesses, strict=True)]
 
+    @property
+    def expression(self) -> str:
+        """SQL for the checksum of a row, by the function that `register` adds."""
+        # As bytes, because a damaged text need not be one.
+        cells = ", ".join(
+            f'CAST("{name}" AS BLOB)' if kind == "TEXT" else f'"{name}"'
+            for name, kind in zip([*self.columns, *self.apart], self._kinds, strict=True)
+        )
+        return f"{FUNCTION}('{self.table}', {cells})"
+
     def renew(self, database: Database, *, all_rows: bool = False) -> None:
         """Seal the rows that have no checksum, or all, inside the caller's transaction."""
-        listed = ", ".join(f'"{name}"' for name in [*self.columns, *self.apart])
-        value = f"{FUNCTION}('{self.table}', {listed})"
         # One that is right already stays untouched: the trigger would take the row for changed by others.
-        which = f"{COLUMN} IS NOT {value}" if all_rows else f"{COLUMN} IS NULL"
-        database.conn.execute(f'UPDATE "{self.table}" SET {COLUMN} = {value} WHERE {which}')
+        which = f"{COLUMN} IS NOT {self.expression}" if all_rows else f"{COLUMN} IS NULL"
+        database.conn.execute(f'UPDATE "{self.table}" SET {COLUMN} = {self.expression} WHERE {which}')
 
 
 def _number(cell: Any) -> float:
@@ -193,6 +199,12 @@ class Seals:
                 )
             ]
         return self._references
+
+
+def rowid_column(info: Sequence[Sequence[Any]]) -> str | None:
+    """Return the column that is the rowid under another name, by what `PRAGMA table_info` says of a table."""
+    keys = [row for row in info if row[5]]
+    return keys[0][1] if len(keys) == 1 and keys[0][2] == "INTEGER" else None
 
 
 def plain_tables(database: Database) -> list[str]:

@@ -12,6 +12,7 @@ from sqlite_utils.utils import sqlite3
 from .checksums import add_checksums, drop_checksums
 
 Step = Callable[[Database], None]
+APPLICATION_ID = 0x61386C62  # "a8lb", which `file` and SQLite tools can show
 SET_NAME = "autom8_lab"
 migrations = Migrations(SET_NAME)
 reverses: dict[str, Step] = {}
@@ -416,6 +417,7 @@ def _(database: Database) -> None:
     database.execute("ALTER TABLE access_log DROP COLUMN top_similarity")
 
 
+# Tables that later migrations make get their checksums there.
 SEALED = (
     "context_registry",
     "context_aliases",
@@ -469,6 +471,7 @@ def m009_import_cursors(database: Database) -> None:
         not_null={"position", "line", "fingerprint", "metadata", "updated_at"},
         strict=True,
     )
+    add_checksums(database, "import_cursors")
 
 
 @reverse_of(m009_import_cursors)

@@ -24,6 +24,7 @@ from ..errors import (
 )
 from . import checksums, migrations
 from .base import Row, Unit, Where
+from .migrations import APPLICATION_ID
 from .pool import MEMORY, ConnectionPool, Transaction
 from .sql import decoder_of, encoded, order_clause, where_clause
 from .sqlite_care import SQLiteCare
@@ -35,8 +36,6 @@ from .sqlite_vectors import SQLiteVectors
 
 if TYPE_CHECKING:
     from ..config import LabConfig
-
-APPLICATION_ID = 0x61386C62  # "a8lb", which `file` and SQLite tools can show
 
 
 class _SQLiteUnit(Unit):

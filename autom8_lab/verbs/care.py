@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from .. import care
 from ..records import Condition, Report
 from .parts import Parts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class CareVerbs(Parts):
@@ -12,7 +18,8 @@ class CareVerbs(Parts):
     def stats(self) -> Report:
         """Return how much the lab holds, which model and engine answer, and the size of the file."""
         self._access.flush()
-        health, active = self._storage.health(), self._index.active_set()
+        health = self._storage.health(["path", "vector_engine", "file_bytes"])
+        active = self._index.active_set()
         count = self._storage.count
         now = self._clock()
         return Report(
@@ -34,11 +41,45 @@ class CareVerbs(Parts):
         )
 
     def health(self) -> Report:
-        """Return the state of the file and its engines: sizes, SQLite, migrations, which vector engine and why."""
-        status, active = self._storage.migration_status(), self._index.active_set()
+        """Return the state of the file and its engines, quickly, changing nothing; `check` looks at every row.
+
+        Sizes in bytes, journal and safety settings, `quick_check` (for half a second), the last backup, SQLite and
+        whether it has the WAL-reset bug, migrations, the model and how much of the lab has its vectors, the vector
+        engine and why that one. What a damaged file does not let see says so in its line; nothing is raised.
+        """
+        storage = self._storage
+
+        def migrations() -> str:
+            status = storage.migration_status()
+            return f"{status['applied_count']}/{status['total_migrations']}"
+
+        def without_vectors() -> int:
+            active = self._index.active_set()
+            return storage.count_without_chunks(active.set_key if active else None)
+
         return Report(
-            self._storage.health(),
-            embedding_model=active.model_id if active else None,
-            without_vectors=self._storage.count_without_chunks(active.set_key if active else None),
-            migrations=f"{status['applied_count']}/{status['total_migrations']}",
+            storage.health(),
+            **Report.gathered(
+                {
+                    "migrations": migrations,
+                    "embedding_model": lambda: getattr(self._index.active_set(), "model_id", None),
+                    "contexts": lambda: storage.count("context_registry"),
+                    "without_vectors": without_vectors,
+                }
+            ),
         )
+
+    def check(self, *, progress: bool | None = None) -> pd.DataFrame:
+        """Look at everything in the file, changing nothing, and return what is wrong: a row each, none when sound.
+
+        The structure of the file and of its full-text index, the schema, every checksum and content hash, what every
+        value may be, references, chunks against their texts, vectors and what is derived from them, and what is in
+        the write-ahead log. `severity` is "error" (damage or loss) or "warning"; `table` and `key` say where, `remedy`
+        what to do. Takes as long as reading the file a few times; nothing is raised for what cannot be read.
+
+        >>> lab.check()
+        Empty DataFrame
+        Columns: [severity, table, key, finding, remedy]
+        Index: []
+        """
+        return care.check(self._storage, progress=progress)

@@ -80,7 +80,7 @@ def file_facts(storage: Storage, *, clock: Callable[[], datetime]) -> File:
     """Return what advice needs to know about a file."""
     from ..config.advice import File
 
-    health = storage.health()
+    health = storage.health(["sqlite_version", "sqlite_vec", "file_bytes"])
     extension = health["sqlite_vec"]  # one word where it is loaded, else the reason why not
     active = storage.rows("embedding_sets", where=[Condition("state", "=", "active")])
     stale = clock() - UNUSED

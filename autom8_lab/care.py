@@ -1,0 +1,68 @@
+"""Looking after a lab: what is wrong with it, as a frame."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import LabNotFound
+from .frames import frame
+from .indexing import progress_bar
+from .records import Finding
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .storage import Storage
+
+CHECK_COLUMNS = {"severity": "str", "table": "str", "key": "str", "finding": "str", "remedy": "str"}
+
+
+def check(storage: Storage, *, progress: bool | None) -> pd.DataFrame:
+    """See `Lab.check`."""
+    with _RowBar(progress) as bar:
+        return _frame_of(storage.check(progress=bar.tell))
+
+
+def check_file(path: str | os.PathLike[str], *, progress: bool | None = None) -> pd.DataFrame:
+    """Look at everything in a file, as `check` does, whether or not it can be opened as a lab.
+
+    Raises `LabNotFound`; a file of another program is a file full of findings.
+    """
+    from .storage.sqlite_check import check_file
+
+    if not Path(path).is_file():
+        raise LabNotFound(f"no lab at {path} to check: give the path of its file")
+    with _RowBar(progress) as bar:
+        return _frame_of(check_file(os.fspath(path), progress=bar.tell))
+
+
+def _frame_of(findings: Iterable[Finding]) -> pd.DataFrame:
+    found = sorted(findings, key=lambda item: (item.severity, item.table, item.finding))
+    return frame([vars(item) for item in found], CHECK_COLUMNS)
+
+
+class _RowBar:
+    """A progress bar that learns from the work itself how many rows there are."""
+
+    def __init__(self, shown: bool | None) -> None:
+        self._shown = shown
+        self._stack = ExitStack()
+        self._bar: Any = None
+        self._done = 0
+
+    def __enter__(self) -> _RowBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def tell(self, done: int, total: int) -> None:
+        """Show that so many rows of so many are done."""
+        if self._bar is None:
+            self._bar = self._stack.enter_context(progress_bar(total, "rows", self._shown))
+        self._bar.update(done - self._done)
+        self._done = done
