@@ -100,6 +100,7 @@ import_codex = _verb(Lab.import_codex)
 import_litellm = _verb(Lab.import_litellm)
 import_llm_embeddings = _verb(Lab.import_llm_embeddings)
 import_llm_logs = _verb(Lab.import_llm_logs)
+import_otel = _verb(Lab.import_otel)
 import_rows = _verb(Lab.import_rows)
 judge = _verb(Lab.judge)
 judgments_df = _verb(Lab.judgments_df)
@@ -185,6 +186,7 @@ __all__ = [
     "import_litellm",
     "import_llm_embeddings",
     "import_llm_logs",
+    "import_otel",
     "import_rows",
     "judge",
     "judgments_df",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -81,6 +81,28 @@ class AccessLog:
     def read(self, context_id: str) -> None:
         """Note that a context was read by its id."""
         self._note("read", {}, [(context_id, None)])
+
+    def add_searches(self, searches: Sequence[Mapping[str, Any]]) -> int:
+        """Add searches that were made elsewhere, each with an id and `results` (id, score); return how many are new."""
+        empty: dict[str, Any] = {
+            "kind": "search",
+            "method": "elsewhere",
+            "degraded": None,
+            "filters": {},
+            "top_similarity": None,
+        }
+        entries, results = [], []
+        for search in searches:
+            details = {name: value for name, value in search.items() if name != "results"}
+            entries.append({**empty, **details, "result_count": len(search["results"])})
+            results += [
+                {"access_id": search["id"], "rank": rank, "context_id": context_id, "score": score}
+                for rank, (context_id, score) in enumerate(search["results"], 1)
+            ]
+        with self._storage.transaction():
+            added = self._storage.insert("access_log", entries, ignore_existing=True)
+            self._storage.insert("access_results", results, ignore_existing=True)
+        return added
 
     def _note(self, kind: str, details: dict[str, Any], results: Sequence[tuple[str, float | None]]) -> None:
         if not self._enabled:

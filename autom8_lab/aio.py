@@ -124,6 +124,7 @@ class AsyncLab:
     import_litellm = _writes(Lab.import_litellm)
     import_llm_embeddings = _writes(Lab.import_llm_embeddings)
     import_llm_logs = _writes(Lab.import_llm_logs)
+    import_otel = _writes(Lab.import_otel)
     import_rows = _writes(Lab.import_rows)
     judge = _writes(Lab.judge)
     judgments_df = _reads(Lab.judgments_df)

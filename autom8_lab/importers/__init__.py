@@ -23,5 +23,6 @@ IMPORTERS: dict[str, Importer] = {
     "litellm": Importer("import_litellm", "LiteLLM's SpendLogs or logging payloads", True),
     "llm": Importer("import_llm_logs", "the log of the llm command line (logs.db)", False),
     "llm-embeddings": Importer("import_llm_embeddings", "collections of the llm command line (embeddings.db)", False),
+    "otel": Importer("import_otel", "OpenTelemetry traces: OTLP JSON or JSON lines", True),
     "rows": Importer("import_rows", "any table: CSV, JSON, JSON lines or Parquet", True),
 }

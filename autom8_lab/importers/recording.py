@@ -87,6 +87,19 @@ class Recorder:
             return f"at={row['at'].isoformat()} is in the future: the clock of its writer, or its time zone, is wrong"
         return f"at={row['at'].isoformat()} is before any call of a model" if row["at"] < EARLIEST else None
 
+    def retract(self, source: str, source_id: str) -> bool:
+        """Take back a call that turned out to be the wrapper of another; return whether it was there."""
+        if self._rows.pop((source, source_id), None) is not None:
+            return True
+        if self.report["dry_run"]:
+            return False
+        where = [Condition("source", "=", source), Condition("source_id", "=", source_id)]
+        with self._storage.transaction():
+            keys = [row["usage_key"] for row in self._storage.rows(TABLE, where=where, columns=["usage_key"])]
+            self._storage.delete(TABLE, where)
+        self.report.add("new", -sum(key > self._last_key for key in keys))
+        return bool(keys)
+
     def refuse(self, reason: object, *, file: str | None, place: str) -> None:
         """Note what could not be read as a call."""
         self.report.add("read")

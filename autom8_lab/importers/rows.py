@@ -89,7 +89,7 @@ def sources(rows: Any, *, endings: Sequence[str]) -> Iterator[tuple[str | None, 
         for path in log_files(rows, endings=endings):
             yield path.name, _of_file(path)
     else:
-        yield _placed(rows)
+        yield _placed([rows] if isinstance(rows, Mapping) else rows)
 
 
 def _numbered(rows: Iterable[Any]) -> Iterator[Placed]:

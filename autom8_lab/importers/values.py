@@ -157,7 +157,8 @@ def spoken(content: Any) -> str | None:
     """Return the text of a message's content: a text, or parts of which some are texts."""
     if isinstance(content, str):
         return content
-    parts = [part.get("text") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    given = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    parts = [part.get("text") or part.get("content") for part in given if part.get("type", "text") == "text"]
     return "\n".join(part for part in parts if isinstance(part, str)) or None
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..importers import claude_code, codex, litellm_logs, llm_embeddings, llm_logs, rows
+from ..importers import claude_code, codex, litellm_logs, llm_embeddings, llm_logs, otel, rows
 from ..importers.jobs import Job
 from ..validation import name_value
 from .parts import Parts
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 class ImportVerbs(Parts):
     """Import: the logs that people already have."""
+
+    @functools.cached_property
+    def _trace_memory(self) -> otel.Memory:
+        return otel.Memory()
 
     def _job(self, source: str, **options: Any) -> Job:
         return Job(self._storage, self._ledger, self._storing, source=source, clock=self._clock, **options)
@@ -113,6 +118,23 @@ class ImportVerbs(Parts):
             storing=self._storing,
             resolve=self._contexts.resolve,
         )
+
+    def import_otel(
+        self,
+        traces: pd.DataFrame | Iterable[Mapping[str, Any]] | str | Path,
+        *,
+        store_texts: bool = False,
+        dry_run: bool = False,
+    ) -> ImportReport:
+        """Import traces: OTLP JSON or JSON lines, a folder of it, the Python SDK's JSON of spans, or a frame of spans.
+
+        OpenTelemetry's names for generative AI, current and deprecated, OpenInference's and OpenLLMetry's. Model calls
+        become calls, retrievals searches (`searches_df`), evaluation events from 0 to 1 the quality of their call. A
+        span around another with the same counts is the same call. `importers.otel_export.LabSpanExporter` does it live.
+        Return a report. Raises `NotFound`.
+        """
+        job = self._job("otel", store_texts=store_texts, dry_run=dry_run)
+        return otel.import_traces(job, traces, access=self._access, memory=self._trace_memory)
 
     def import_rows(
         self,

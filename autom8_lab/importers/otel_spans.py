@@ -1,0 +1,190 @@
+"""Spans in the forms in which they are written down: OTLP as JSON, the Python SDK's JSON, and rows of a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..errors import InvalidValue
+from ..validation import is_missing, shortened
+from .values import at, first, instant, text
+
+FAILED = frozenset({2, "2", "STATUS_CODE_ERROR", "ERROR", "StatusCode.ERROR"})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a span, or, with the span's id, in a log beside it."""
+
+    name: str
+    at: datetime | None
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A span with flat attributes, those of its resource among them. Ids are hexadecimal, "trace:span"."""
+
+    key: str
+    parent: str | None
+    name: str
+    start: datetime | None
+    end: datetime | None
+    failed: bool
+    attributes: Mapping[str, Any]
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """An event of a log, about the span with that key."""
+
+    key: str | None
+    event: Event
+
+
+def told(value: Any) -> Iterator[Span | LogEvent | InvalidValue]:
+    """Yield the spans and events in a line or document; what is broken comes as an `InvalidValue`."""
+    if not isinstance(value, Mapping):
+        yield InvalidValue(f"{shortened(value)} is no span: give OTLP JSON, or the SDK's JSON of spans")
+        return
+    resources = [*_list(value, "resourceSpans", "resource_spans"), *_list(value, "resourceLogs", "resource_logs")]
+    if resources or any(
+        name in value for name in ("resourceSpans", "resourceLogs", "resourceMetrics", "resource_spans")
+    ):
+        for resource in resources:
+            yield from _of_resource(resource)
+    else:
+        yield _safely(_of_sdk, value, {})
+
+
+def _list(value: Any, *names: str) -> list[Any]:
+    found = first(*(at(value, name) for name in names))
+    return found if isinstance(found, list) else []
+
+
+def _of_resource(resource: Any) -> Iterator[Span | LogEvent | InvalidValue]:
+    shared = _attributes(at(resource, "resource", "attributes"))
+    scopes = _list(resource, "scopeSpans", "scope_spans", "instrumentationLibrarySpans")
+    for scope in [*scopes, *_list(resource, "scopeLogs", "scope_logs")]:
+        for span in _list(scope, "spans"):
+            yield _safely(_of_otlp, span, shared)
+        for record in _list(scope, "logRecords", "log_records"):
+            yield _safely(_of_log, record, shared)
+
+
+def _safely(read: Any, value: Any, shared: Mapping[str, Any]) -> Any:
+    try:
+        return read(value, shared)
+    except InvalidValue as exc:
+        return exc
+
+
+def _of_otlp(span: Any, shared: Mapping[str, Any]) -> Span:
+    trace = _id(first(at(span, "traceId"), at(span, "trace_id")), "traceId")
+    parent = first(at(span, "parentSpanId"), at(span, "parent_span_id"))
+    return Span(
+        key=f"{trace}:{_id(first(at(span, 'spanId'), at(span, 'span_id')), 'spanId')}",
+        parent=f"{trace}:{_id(parent, 'parentSpanId')}" if parent else None,
+        name=str(at(span, "name") or ""),
+        start=instant(first(at(span, "startTimeUnixNano"), at(span, "start_time_unix_nano")), "startTimeUnixNano"),
+        end=instant(first(at(span, "endTimeUnixNano"), at(span, "end_time_unix_nano")), "endTimeUnixNano"),
+        failed=at(span, "status", "code") in FAILED,
+        attributes={**shared, **_attributes(at(span, "attributes"))},
+        events=tuple(
+            Event(
+                str(at(event, "name") or ""),
+                instant(first(at(event, "timeUnixNano"), at(event, "time_unix_nano")), "timeUnixNano"),
+                _attributes(at(event, "attributes")),
+            )
+            for event in _list(span, "events")
+        ),
+    )
+
+
+def _of_log(record: Any, shared: Mapping[str, Any]) -> LogEvent:
+    attributes = {**shared, **_attributes(at(record, "attributes"))}
+    trace, span = (
+        first(at(record, name), at(record, other)) for name, other in (("traceId", "trace_id"), ("spanId", "span_id"))
+    )
+    name = str(first(at(record, "eventName"), at(record, "event_name"), attributes.get("event.name"), ""))
+    key = f"{_id(trace, 'traceId')}:{_id(span, 'spanId')}" if trace and span else None
+    return LogEvent(key, Event(name, None, attributes))
+
+
+def _of_sdk(span: Mapping[str, Any], shared: Mapping[str, Any]) -> Span:
+    """Read `ReadableSpan.to_json()`, or a row of a frame of spans such as Phoenix's."""
+    context = span.get("context")
+    trace = _id(first(at(context, "trace_id"), span.get("context.trace_id"), span.get("trace_id")), "trace_id")
+    own = _id(first(at(context, "span_id"), span.get("context.span_id"), span.get("span_id")), "span_id")
+    parent = first(*(_present(span.get(name)) for name in ("parent_id", "parent_span_id")))
+    flat = {name[11:]: value for name, value in span.items() if name.startswith("attributes.") and not _absent(value)}
+    nested = span.get("attributes")
+    return Span(
+        key=f"{trace}:{own}",
+        parent=f"{trace}:{_id(parent, 'parent_id')}" if parent else None,
+        name=str(span.get("name") or ""),
+        start=instant(_present(span.get("start_time")), "start_time"),
+        end=instant(_present(span.get("end_time")), "end_time"),
+        failed=first(at(span.get("status"), "status_code"), span.get("status_code")) in FAILED,
+        attributes={**_flat(at(span.get("resource"), "attributes")), **_flat(nested), **_flat(flat)},
+        events=tuple(
+            Event(
+                str(at(event, "name") or ""),
+                instant(at(event, "timestamp"), "timestamp"),
+                _flat(at(event, "attributes")),
+            )
+            for event in (span.get("events") if isinstance(span.get("events"), list) else ())  # type: ignore[union-attr]
+        ),
+    )
+
+
+def _absent(value: Any) -> bool:
+    return not isinstance(value, list | tuple | dict) and not hasattr(value, "shape") and is_missing(value)
+
+
+def _present(value: Any) -> Any:
+    return None if _absent(value) else value
+
+
+def _id(value: Any, name: str) -> str:
+    found = text(_present(value), name)
+    if found is None:
+        raise InvalidValue(f"a span without {name}: nobody could tell whether it is there already")
+    return found.removeprefix("0x").lower() if len(found) in (16, 18, 32, 34) else found
+
+
+def _attributes(given: Any) -> dict[str, Any]:
+    """Return OTLP's list of keys and values as a flat dict."""
+    if isinstance(given, Mapping):
+        return _flat(given)
+    pairs = given if isinstance(given, list) else []
+    found = {str(at(pair, "key")): _value(at(pair, "value")) for pair in pairs if isinstance(pair, Mapping)}
+    return _flat(found)
+
+
+def _value(given: Any) -> Any:
+    if not isinstance(given, Mapping):
+        return given
+    for name, value in given.items():
+        match name:
+            case "arrayValue" | "array_value":
+                return [_value(item) for item in _list(value, "values")]
+            case "kvlistValue" | "kvlist_value":
+                return {str(at(pair, "key")): _value(at(pair, "value")) for pair in _list(value, "values")}
+            case _:
+                return value
+    return None
+
+
+def _flat(given: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested attributes under dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in given.items() if isinstance(given, Mapping) else ():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
