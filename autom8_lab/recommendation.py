@@ -118,7 +118,8 @@ class Recommendation:
         return cls(**values)
 
     def _shown(self) -> Report:
-        pairs = ", ".join(f"{name} = {value}" for name, value in self.settings.items())
+        texts = {name: str(value) for name, value in self.settings.items()}
+        pairs = ", ".join(f"{name} = {text if len(text) <= 80 else f'{text[:60]}…'}" for name, text in texts.items())
         shown = {item.name: getattr(self, item.name) for item in fields(self)}
         return Report(shown | {"settings": pairs or "none", "created_at": f"{self.created_at:%Y-%m-%d %H:%M:%S} UTC"})
 

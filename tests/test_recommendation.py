@@ -37,6 +37,12 @@ def test_it_shows_settings_verdict_and_interval_as_a_table() -> None:
     assert "<table>" in advice()._repr_html_()
 
 
+def test_a_long_setting_is_shown_by_its_beginning() -> None:
+    shown = repr(advice(settings={"routing_policy": {"kind": "linear", "weights": [0.5] * 1_000}}))
+    assert "routing_policy = {'kind': 'linear', 'weights': [0.5, " in shown
+    assert len(shown) < 500
+
+
 def test_an_unknown_estimate_is_shown_as_unknown() -> None:
     unknown = Evidence(3, "nDCG@10", None, None, None, held_out=False, data_hash="")
     assert "unknown (n = 3)" in repr(advice(evidence=unknown, verdict="cannot tell yet"))
