@@ -93,6 +93,7 @@ decisions_df = _verb(Lab.decisions_df)
 delete_context = _verb(Lab.delete_context)
 embed_contexts = _verb(Lab.embed_contexts)
 evaluate_search = _verb(Lab.evaluate_search)
+fit_router = _verb(Lab.fit_router)
 get_context = _verb(Lab.get_context)
 health = _verb(Lab.health)
 import_claude_code = _verb(Lab.import_claude_code)
@@ -113,8 +114,11 @@ record_decision = _verb(Lab.record_decision)
 record_outcome = _verb(Lab.record_outcome)
 record_usage = _verb(Lab.record_usage)
 record_usages = _verb(Lab.record_usages)
+replay = _verb(Lab.replay)
 reprice_usage = _verb(Lab.reprice_usage)
 revert = _verb(Lab.revert)
+route = _verb(Lab.route)
+routing_report = _verb(Lab.routing_report)
 search = _verb(Lab.search)
 search_df = _verb(Lab.search_df)
 searches_df = _verb(Lab.searches_df)
@@ -178,6 +182,7 @@ __all__ = [
     "delete_context",
     "embed_contexts",
     "evaluate_search",
+    "fit_router",
     "get_context",
     "get_migration_status",
     "health",
@@ -202,8 +207,11 @@ __all__ = [
     "record_outcome",
     "record_usage",
     "record_usages",
+    "replay",
     "reprice_usage",
     "revert",
+    "route",
+    "routing_report",
     "run_migrations",
     "search",
     "search_df",

@@ -17,6 +17,7 @@ from .verbs.care import CareVerbs
 from .verbs.contexts import ContextVerbs
 from .verbs.importing import ImportVerbs
 from .verbs.parts import utc_now
+from .verbs.routing import RoutingVerbs
 from .verbs.searching import SearchVerbs
 from .verbs.settings import SettingsVerbs
 from .verbs.tuning import TuningVerbs
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from .embedding import Encoder
 
 
-class Lab(ContextVerbs, SearchVerbs, AccountVerbs, TuningVerbs, ImportVerbs, CareVerbs, SettingsVerbs):
+class Lab(ContextVerbs, SearchVerbs, AccountVerbs, TuningVerbs, RoutingVerbs, ImportVerbs, CareVerbs, SettingsVerbs):
     """One SQLite file that remembers what an LLM-agent system knew, decided, spent and how well it went.
 
     Open one with `al.open`. Verbs take one positional argument, the rest by name; `x()` returns records and `x_df()`

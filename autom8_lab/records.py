@@ -250,3 +250,19 @@ class SearchAnswer:
 
     def __iter__(self) -> Iterator[SearchHit]:
         return iter(self.hits)
+
+
+@dataclass(frozen=True)
+class Route(_Record):
+    """Where a policy sent a prompt, and the probability of that: the id is that of the decision in the ledger.
+
+    `scores` are what the policy expected of each candidate, `probabilities` with which each was drawn.
+    """
+
+    chosen: str
+    propensity: float
+    scores: Mapping[str, float]
+    probabilities: Mapping[str, float]
+    policy: str
+    policy_version: str
+    decision_id: str | None

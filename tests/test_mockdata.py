@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -389,3 +390,56 @@ def test_the_paired_comparison_finds_the_shadow_calls(lab: Lab) -> None:
     compared = lab.compare_models("gpt-4o-mini", "claude-sonnet-4-5").set_index("measure")
     assert compared["paired"].all()
     assert compared.loc["quality", "n_a"] >= 5
+
+
+# Paired runs
+
+
+def test_every_model_answers_every_prompt_and_one_seed_gives_one_run() -> None:
+    first, second = (al.mockdata.paired_runs(80, models=MODELS[:3], seed=4) for _ in range(2))
+    pd.testing.assert_frame_equal(first.prompts, second.prompts)
+    pd.testing.assert_frame_equal(first.usage, second.usage)
+    assert len(first.usage) == 240
+    assert first.usage.groupby("model")["source_id"].nunique().tolist() == [80, 80, 80]
+    assert first.prompts["prompt_id"].is_unique
+    texts = dict(zip(first.prompts["prompt_id"], first.prompts["prompt"], strict=True))
+    assert all(texts[row["prompt_id"]] == row["prompt"] for row in first.usage["metadata"])
+    assert al.mockdata.paired_runs(80, seed=5).prompts["prompt"].tolist() != first.prompts["prompt"].tolist()
+
+
+def test_a_model_is_right_as_often_as_its_profile_says() -> None:
+    runs = al.mockdata.paired_runs(4_000, seed=1)
+    complexity = runs.prompts["complexity"].to_numpy()
+    for model in (MODELS[0], MODELS[4]):
+        expected = 1 / (1 + np.exp(model.complexity_loss * complexity - model.skill))
+        right = runs.usage.loc[runs.usage["model"] == model.model, "quality_score"].to_numpy()
+        assert right.mean() == pytest.approx(expected.mean(), abs=0.02)
+        assert np.corrcoef(right, expected)[0, 1] > 0.15
+
+
+def test_long_summaries_are_easy_and_short_rules_are_hard() -> None:
+    prompts = al.mockdata.paired_runs(400, seed=2).prompts
+    prompts = prompts.assign(length=prompts["prompt"].str.len())
+    kinds = prompts.groupby("kind")[["complexity", "length"]].mean()
+    assert kinds.loc["summary", "length"] > 2 * kinds.loc["rule", "length"]
+    assert kinds.loc["summary", "complexity"] < 0.5 * kinds.loc["rule", "complexity"]
+    assert ((prompts["complexity"] >= 0) & (prompts["complexity"] <= 1)).all()
+
+
+def test_paired_runs_are_recorded_once_and_can_be_compared(lab: Lab) -> None:
+    runs = al.mockdata.paired_runs(60, seed=3)
+    assert lab.record_usages(runs.usage)["outcome"].tolist() == ["recorded"] * 120
+    assert set(lab.record_usages(runs.usage)["outcome"]) == {"already there"}
+    compared = lab.compare_models("claude-sonnet-4-5", "gpt-4o-mini").set_index("measure")
+    assert compared.loc["quality", "paired"]
+    assert compared.loc["quality", "n_a"] == 60
+    assert lab.unpriced_df().empty
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"prompts": 0}, "prompts=0"), ({"seed": -1}, "seed=-1"), ({"models": ()}, "models is empty")],
+)
+def test_runs_of_nothing_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(al.InvalidValue, match=message):
+        al.mockdata.paired_runs(**options)

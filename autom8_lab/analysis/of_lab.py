@@ -108,7 +108,8 @@ class Analysis:
         """Return the conditions that the filters of a frame mean. Raises `InvalidValue`."""
         return conditions(now=self._clock(), filters=filters, known=CallFilters.__annotations__)
 
-    def _calls(self, names: Sequence[str], by: Sequence[Group], where: Sequence[Condition]) -> pd.DataFrame:
+    def calls(self, names: Sequence[str], by: Sequence[Group], where: Sequence[Condition]) -> pd.DataFrame:
+        """Return columns of the matching calls, texts as categories, and what `by` groups them by."""
         return calls_frame(self._storage, names, by, where)
 
     def ledger(self, *, limit: int | None, filters: Mapping[str, Any]) -> pd.DataFrame:
@@ -158,7 +159,7 @@ class Analysis:
         chosen, where = groups(by, freq), self.where(filters)
 
         def make() -> pd.DataFrame:
-            calls = self._calls(["latency_ms", "ttft_ms", "output_tokens", "reasoning_tokens"], chosen, where)
+            calls = self.calls(["latency_ms", "ttft_ms", "output_tokens", "reasoning_tokens"], chosen, where)
             return latency(calls, by=by, freq=freq, confidence=confidence)
 
         return self._remembered(make, "latency", chosen, where, confidence)
@@ -172,8 +173,8 @@ class Analysis:
 
         def make() -> pd.DataFrame:
             names = ["success", "quality_score", "latency_ms", *COST]
-            before = None if former is None else self._calls(names, chosen, former)
-            calls = self._calls(names, chosen, where)
+            before = None if former is None else self.calls(names, chosen, former)
+            calls = self.calls(names, chosen, where)
             return model_performance(calls, by=by, freq=freq, before=before, confidence=confidence)
 
         return self._remembered(make, "model_performance", chosen, where, former, confidence)
@@ -199,7 +200,7 @@ class Analysis:
         if any(group.freq for group in chosen):
             raise InvalidValue(f"prompt={prompt!r}: give a column or a metadata key")
         names = ["model", "success", "quality_score", "latency_ms", *COST]
-        calls = self._calls(names, chosen, where)
+        calls = self.calls(names, chosen, where)
         return compare(calls, a, b, prompt=prompt, confidence=confidence)
 
     def unpriced(self) -> pd.DataFrame:

@@ -16,13 +16,14 @@ from ..lab import Lab
 from ..records import Report
 from ..validation import integer_value, is_missing, moment, positive_integer
 from .draws import draw_calls, draw_requests
+from .paired import PairedRuns, paired_runs
 from .profiles import MODELS, SHADOW_SHARE, SOURCE, ModelProfile, place_events
 from .rows import context_rows, decision_rows, event_rows, usage_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MODELS", "ModelProfile", "Traffic", "fill", "traffic"]
+__all__ = ["MODELS", "ModelProfile", "PairedRuns", "Traffic", "fill", "paired_runs", "traffic"]
 
 
 class Traffic(NamedTuple):

@@ -20,6 +20,7 @@ from ..records import Condition
 from ..retrieval import Retrieval
 from ..storing import Storing
 from ..tuning.of_lab import Tuning
+from ..tuning.routes_of_lab import Routing
 from ..validation import positive_integer
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Parts:
         self._analysis = Analysis(self._storage, self._ledger, clock=clock)
         judgments = Judgments(self._storage, agent=config.agent, clock=clock)
         self._tuning = Tuning(self._retrieval, self._contexts, self._applied, judgments, clock=clock)
+        self._routing = Routing(self._storage, self._index, self._ledger, self._analysis, self._applied, clock=clock)
 
     def _where(self, **filters: Any) -> list[Condition]:
         return retrieval.conditions(now=self._clock(), **filters)
