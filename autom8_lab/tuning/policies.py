@@ -53,7 +53,7 @@ def make_policy(
     """Return a policy with its version; see this module's head. Raises `InvalidValue`.
 
     >>> make_policy("length", ["gpt-4o-mini", "gpt-4o"], threshold=400)["version"]
-    '9d3dfbc9'
+    '660c76b0'
     """
     made = {
         "kind": kind,
