@@ -115,27 +115,21 @@ def replay(
     propensities = _checked_log(log, action, propensity)
     names, target = target_of(policy, log, action)
     chosen = np.array([names.index(str(name)) for name in log[action]], dtype=np.int64)
-    possible = _possible(log, names)
-    overlap = overlap_of(chosen, propensities, target, possible)
     groups = np.arange(len(log)) if group is None else _group_codes(log, group)
-    inputs = _filled(_numbers(log, features))
-    fold = folds_of(groups, FOLDS, seed)
-    rows, unmeasured = [], {}
-    for measure in _measures(log, measures):
-        reward = _numbers(log, [measure])[:, 0]
-        if measure == "cost_usd" and (reward < 0).any():
-            raise InvalidValue(
-                f"cost_usd contains {reward[reward < 0][0]}: give amounts of at least 0, NaN where unknown"
-            )
-        known = np.isfinite(reward)
-        if not known.all():
-            unmeasured[measure] = int((~known).sum())
-        part: Overlap | None = overlap
-        if not known.all() and overlap.reason is None:
-            some = (chosen[known], propensities[known], target[known], possible[known])
-            part = overlap_of(*some) if known.sum() > 1 else None
-        sample = _Sample(reward, chosen, propensities, target, inputs, fold, groups).where(known)
-        rows += _rows(measure, sample, part, confidence)
+    whole = _Sample(
+        reward=np.zeros(len(log)),
+        action=chosen,
+        propensity=propensities,
+        target=target,
+        possible=_possible(log, names),
+        features=_filled(_numbers(log, features)),
+        fold=folds_of(groups, FOLDS, seed),
+        groups=groups,
+    )
+    overlap = whole.overlap()
+    rewards = {measure: _rewards(log, measure) for measure in _measures(log, measures)}
+    unmeasured = {measure: int(np.isnan(reward).sum()) for measure, reward in rewards.items()}
+    rows = [row for measure, reward in rewards.items() for row in _rows(measure, whole, reward, overlap, confidence)]
     return ReplayReport(
         identifiable=overlap.reason is None,
         reason=overlap.reason,
@@ -145,7 +139,7 @@ def replay(
         mean_weight=overlap.mean_weight,
         support_share=overlap.support_share,
         least_propensity=float(propensities.min()),
-        unmeasured=unmeasured,
+        unmeasured={measure: count for measure, count in unmeasured.items() if count},
         confidence=confidence,
         estimates=frame(rows, ESTIMATE_COLUMNS),
     )
@@ -153,52 +147,81 @@ def replay(
 
 @dataclass(frozen=True)
 class _Sample:
-    """The rows whose outcome is known."""
+    """Choices with what came of them, row by row."""
 
     reward: FloatArray
     action: IntArray
     propensity: FloatArray
     target: FloatArray
+    possible: FloatArray
     features: FloatArray
     fold: IntArray
     groups: IntArray
 
-    def where(self, known: NDArray[np.bool_]) -> _Sample:
+    def overlap(self) -> Overlap:
+        """Judge whether the choices can tell about the policy."""
+        return overlap_of(self.action, self.propensity, self.target, self.possible)
+
+    def known(self, reward: FloatArray) -> _Sample:
+        """Return the choices whose outcome is known, with it."""
         import numpy as np
 
-        columns = {name: value[known] for name, value in vars(self).items()}
-        columns["groups"] = np.unique(columns["groups"], return_inverse=True)[1]
-        return _Sample(**columns)
+        some = np.isfinite(reward)
+        columns = {name: value[some] for name, value in vars(self).items()}
+        codes = np.unique(columns["groups"], return_inverse=True)[1].astype(np.int64)
+        return _Sample(**columns | {"reward": reward[some], "groups": codes})
 
 
-def _rows(measure: str, sample: _Sample, overlap: Overlap | None, confidence: float) -> list[dict[str, Any]]:
+def _rows(
+    measure: str, whole: _Sample, reward: FloatArray, overlap: Overlap, confidence: float
+) -> list[dict[str, Any]]:
     """Return the rows of one measure, without numbers where the choices cannot tell."""
+    sample = whole.known(reward)
     count = len(sample.reward)
-    base = {"measure": measure, "decisions": count}
-    if overlap is None or overlap.reason is not None:
-        reason = "no outcome is known" if overlap is None else overlap.reason
-        logged = float(sample.reward.mean()) if count else None
-        return [
-            {**base, "estimator": name, "logged": logged, "verdict": "not identifiable", "note": reason}
-            for name in ESTIMATORS
-        ]
+    base = {
+        "measure": measure,
+        "decisions": count,
+        "logged": float(sample.reward.mean()) if count else None,
+        "note": "",
+    }
+    reason = overlap.reason or ("no outcome is known" if count < 2 else sample.overlap().reason)
+    if reason is not None:
+        return [{**base, "estimator": name, "verdict": "not identifiable", "note": reason} for name in ESTIMATORS]
     terms = terms_of(
         sample.reward, sample.action, sample.propensity, sample.target, features=sample.features, fold=sample.fold
     )
-    correction = interval_of(terms.doubly_robust - terms.direct, confidence=confidence, groups=sample.groups)
-    rows = []
-    for name, values in zip(ESTIMATORS, terms, strict=True):
-        low, high = interval_of(values, confidence=confidence, groups=sample.groups)
-        differences = values - sample.reward
-        less, more = interval_of(differences, confidence=confidence, groups=sample.groups)
-        row = {**base, "estimator": name, "estimate": float(values.mean()), "low": low, "high": high}
-        row |= {"logged": float(sample.reward.mean()), "difference": float(differences.mean())}
-        row |= {"difference_low": less, "difference_high": more, "note": ""}
-        row["verdict"] = "more" if less > 0 else "less" if more < 0 else "cannot tell yet"
-        if name == "direct" and not correction[0] <= 0 <= correction[1]:
-            row["note"] = "its model is wrong: the doubly robust estimate differs beyond its interval"
-        rows.append(row)
+    rows = [
+        {**base, "estimator": name, **_figures(values, sample, confidence)}
+        for name, values in zip(ESTIMATORS, terms, strict=True)
+    ]
+    low, high = interval_of(terms.doubly_robust - terms.direct, confidence=confidence, groups=sample.groups)
+    if not low <= 0 <= high:
+        rows[0]["note"] = "its model is wrong: the doubly robust estimate differs beyond its interval"
     return rows
+
+
+def _figures(terms: FloatArray, sample: _Sample, confidence: float) -> dict[str, Any]:
+    """Return an estimate with its interval, and how far it is from what was logged."""
+    differences = terms - sample.reward
+    low, high = interval_of(terms, confidence=confidence, groups=sample.groups)
+    less, more = interval_of(differences, confidence=confidence, groups=sample.groups)
+    return {
+        "estimate": float(terms.mean()),
+        "low": low,
+        "high": high,
+        "difference": float(differences.mean()),
+        "difference_low": less,
+        "difference_high": more,
+        "verdict": "more" if less > 0 else "less" if more < 0 else "cannot tell yet",
+    }
+
+
+def _rewards(log: pd.DataFrame, measure: str) -> FloatArray:
+    """Return the outcomes of every row, NaN where one is not known."""
+    reward: FloatArray = _numbers(log, [measure])[:, 0]
+    if measure == "cost_usd" and (reward < 0).any():
+        raise InvalidValue(f"cost_usd contains {reward[reward < 0][0]}: give amounts of at least 0, NaN where unknown")
+    return reward
 
 
 def _checked_log(log: pd.DataFrame, action: str, propensity: str) -> FloatArray:
