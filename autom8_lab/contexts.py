@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .drafts import FIELDS
-from .errors import ContextNotFound, InvalidValue
+from .errors import ContextNotFound, DamagedContextWarning, DamagedLab, InvalidValue
 from .frames import TIME
 from .indexing import Index, Indexed
 from .records import Condition, Context
@@ -121,20 +122,42 @@ class Contexts:
         return [context.id, *context.aliases]
 
     def get(self, context_id: str) -> Context:
-        """Return a context by id or alias. Raises `ContextNotFound`."""
+        """Return a context by id or alias. Raises `ContextNotFound`, `DamagedLab`."""
+        found = self._one(context_id)
+        if not is_sound(found):
+            raise DamagedLab(
+                f"the text of context {shortened(found.id)} does not fit its hash: it is damaged, or another program "
+                "changed it. al.check() lists all that is; update_context(…, content=…) gives it a text again"
+            )
+        return found
+
+    def _one(self, context_id: str) -> Context:
         name = name_value(context_id, "context_id")
-        found = self.select(by_id(name)) or self.select(by_id(self.resolve(name)))
+        found = self._read(by_id(name)) or self._read(by_id(self.resolve(name)))
         if not found:  # deleted in between
             raise ContextNotFound(f"no context {shortened(name)}: al.contexts_df() lists the ids")
         return found[0]
 
     def by_ids(self, ids: Sequence[str]) -> list[Context]:
-        """Return the contexts of these ids that exist, in the order of the ids."""
+        """Return the contexts of these ids that exist and are sound, in the order of the ids."""
         found = {item.id: item for item in self.select([Condition("id", "in", list(ids))])}
         return [found[context_id] for context_id in ids if context_id in found]
 
     def select(self, where: Sequence[Condition], *, limit: int | None = None) -> list[Context]:
-        """Return matching contexts, the oldest first."""
+        """Return matching contexts, the oldest first; damaged ones are left out with a `DamagedContextWarning`."""
+        found = self._read(where, limit=limit)
+        sound = [context for context in found if is_sound(context)]
+        if len(sound) < len(found):
+            damaged = [context.id for context in found if not is_sound(context)]
+            warnings.warn(
+                f"{len(damaged)} left out, whose text does not fit its hash (the first is {shortened(damaged[0])}): "
+                "al.check() lists what is damaged, al.repair(path, to=…) saves the rest",
+                DamagedContextWarning,
+                stacklevel=4,
+            )
+        return sound
+
+    def _read(self, where: Sequence[Condition], *, limit: int | None = None) -> list[Context]:
         rows = self._storage.rows(TABLE, where=where, order_by=["created_at", "id"], limit=limit)
         ids = [row["id"] for row in rows]
         aliases: dict[str, list[str]] = {}
@@ -156,7 +179,7 @@ class Contexts:
 
     def apply(self, context_id: str, changes: dict[str, Any], indexed: Indexed | None) -> None:
         """Write checked changes inside the caller's transaction, with the index of the new content if there is one."""
-        current = self.get(context_id)
+        current = self._one(context_id) if indexed is not None else self.get(context_id)
         if indexed is not None and changes["content"] != current.content:
             current = self._own_copy(context_id, current)
             changes["token_count"] = indexed.token_count
@@ -268,6 +291,13 @@ class Contexts:
             if successor is not None:
                 where = [Condition("superseded_by", "=", context_id)]
                 self._storage.update(TABLE, where, {"superseded_by": successor})
+
+
+def is_sound(context: Context) -> bool:
+    """Whether a context's text is the one that was stored."""
+    from .embedding.chunking import text_hash
+
+    return text_hash(context.content) == context.content_hash
 
 
 def by_id(context_id: str) -> list[Condition]:

@@ -20,6 +20,7 @@ LabError
     └── DamagedLab
 
 LabWarning                  (a UserWarning)
+├── DamagedContextWarning
 ├── DegradedSearchWarning
 ├── PendingEmbeddingWarning
 ├── EmbeddingModelWarning
@@ -110,6 +111,10 @@ class DamagedLab(StorageError):
 
 class LabWarning(UserWarning):
     """Something works with less than was asked for."""
+
+
+class DamagedContextWarning(LabWarning):
+    """Contexts were left out, because their texts do not fit their hashes; al.check() lists them."""
 
 
 class DegradedSearchWarning(LabWarning):

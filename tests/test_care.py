@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import whole_lab
+from sqlite_utils.utils import sqlite3
 
 import autom8_lab as al
 from autom8_lab.lab import Lab
@@ -93,3 +94,70 @@ def test_what_takes_too_long_says_so_and_the_rest_is_told(lab: Lab, monkeypatch:
 
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+# Damaged texts
+
+
+@pytest.fixture
+def spoilt(lab: Lab) -> Lab:
+    """A lab in which another program changed a text without its hash."""
+    whole_lab.fill(lab)
+    connection = sqlite3.connect(lab.config.db_path, isolation_level=None)
+    connection.execute("UPDATE context_registry SET content = content || ' harbour' WHERE id = 'note-00009'")
+    connection.close()
+    return lab
+
+
+def test_a_damaged_text_is_not_returned_and_says_what_to_do(spoilt: Lab) -> None:
+    with pytest.raises(al.DamagedLab, match=r"'note-00009' does not fit its hash.*al\.check\(\)"):
+        spoilt.get_context("note-00009")
+    with pytest.raises(al.DamagedLab, match="does not fit its hash"):
+        spoilt.pin_context("note-00009")
+    assert "note-00009" in set(spoilt.check()["key"])
+
+
+@pytest.mark.parametrize("method", ["hybrid", "text", "semantic"])
+def test_a_search_leaves_a_damaged_text_out_and_warns(spoilt: Lab, method: str) -> None:
+    with pytest.warns(al.DamagedContextWarning, match=r"1 left out.*'note-00009'"):
+        hits = spoilt.search("note 9 harbour", k=1000, method=method)  # type: ignore[arg-type]
+    assert "note-00009" not in {hit.context.id for hit in hits}
+    assert len(hits) > 5
+
+
+def test_a_list_leaves_a_damaged_text_out_and_warns(spoilt: Lab) -> None:
+    with pytest.warns(al.DamagedContextWarning, match="al.repair"):
+        frame = spoilt.contexts_df(include_superseded=True)
+    assert len(frame) == spoilt.stats()["contexts"] - 1
+    assert "note-00009" not in set(frame["context_id"])
+
+
+def test_a_new_text_or_deleting_it_mends_a_damaged_context(spoilt: Lab) -> None:
+    assert spoilt.update_context("note-00009", content="A text again.").content == "A text again."
+    assert spoilt.check().empty
+    spoilt.delete_context("note-00009")
+    assert spoilt.check().empty
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("metadata", "'{'"), ("created_at", "'2026'"), ("topic", "CAST(x'ff' AS TEXT)"), ("expires_at", "'soon'")],
+)
+def test_a_value_that_cannot_be_read_is_a_damaged_lab_with_its_table(lab: Lab, column: str, value: str) -> None:
+    lab.store_context("A text.", context_id="a")
+    connection = sqlite3.connect(lab.config.db_path, isolation_level=None)
+    connection.execute(f"UPDATE context_registry SET {column} = {value}")
+    connection.close()
+    for question in (lambda: lab.get_context("a"), lambda: lab.list_contexts(include_expired=True)):
+        with pytest.raises(al.DamagedLab, match=r"context_registry holds a value that cannot be read.*al\.check"):
+            question()
+
+
+@pytest.mark.parametrize(("column", "value"), [("at", "'now'"), ("source_id", "CAST(x'ff' AS TEXT)")])
+def test_a_ledger_value_that_cannot_be_read_is_a_damaged_lab_with_its_table(lab: Lab, column: str, value: str) -> None:
+    lab.record_usage("gpt-4o", input_tokens=1, output_tokens=1, source="s", source_id="1")
+    connection = sqlite3.connect(lab.config.db_path, isolation_level=None)
+    connection.execute(f"UPDATE usage_ledger SET {column} = {value}")
+    connection.close()
+    with pytest.raises(al.DamagedLab, match="usage_ledger holds a value that cannot be read"):
+        lab.ledger_df()

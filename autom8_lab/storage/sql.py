@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sqlite_utils import Database
+from sqlite_utils.utils import sqlite3
 
-from ..errors import InvalidValue, did_you_mean
+from ..errors import DamagedLab, InvalidValue, LabError, did_you_mean
 from ..records import Condition
 
 TIMES = {
@@ -59,6 +60,22 @@ def decoded(column: str, value: Any) -> Any:
     """Return a stored value as Python has it."""
     decoder = decoder_of(column)
     return value if value is None or decoder is None else decoder(value)
+
+
+# What a stored value that nobody can read makes a decoder or the driver raise.
+ILLEGIBLE = (ValueError, TypeError, RecursionError, sqlite3.OperationalError)
+
+
+def refuse_illegible(error: Exception, path: str, table: str) -> None:
+    """Raise `DamagedLab` for one of `ILLEGIBLE`, unless it is about something else."""
+    if isinstance(error, LabError):
+        return
+    if isinstance(error, sqlite3.OperationalError) and "decode to UTF-8" not in str(error):
+        return
+    raise DamagedLab(
+        f"{path}: {table} holds a value that cannot be read ({error}): al.check() says where, "
+        "al.repair(path, to=…) saves the others"
+    ) from error
 
 
 def where_clause(

@@ -26,7 +26,7 @@ from . import checksums, migrations
 from .base import Row, Unit, Where
 from .migrations import APPLICATION_ID
 from .pool import MEMORY, ConnectionPool, Transaction
-from .sql import decoder_of, encoded, order_clause, where_clause
+from .sql import ILLEGIBLE, decoder_of, encoded, order_clause, refuse_illegible, where_clause
 from .sqlite_care import SQLiteCare
 from .sqlite_columns import stored_rows
 from .sqlite_search import CONTEXTS, SQLiteSearch
@@ -211,12 +211,16 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
                 sql, parameters = f"{sql} LIMIT ?", [*parameters, limit]
             special = [(place, decoder) for place, name in enumerate(names) if (decoder := decoder_of(name))]
             found = []
-            for row in database.conn.execute(sql, parameters):
-                cells = list(row)
-                for place, decoder in special:
-                    if cells[place] is not None:
-                        cells[place] = decoder(cells[place])
-                found.append(dict(zip(names, cells, strict=True)))
+            try:
+                for row in database.conn.execute(sql, parameters):
+                    cells = list(row)
+                    for place, decoder in special:
+                        if cells[place] is not None:
+                            cells[place] = decoder(cells[place])
+                    found.append(dict(zip(names, cells, strict=True)))
+            except ILLEGIBLE as exc:
+                refuse_illegible(exc, self.path, table)
+                raise
             return found
 
     def count(self, table: str, *, where: Where = ()) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..records import Group, Measure
 from .base import Coded, Storage, Where
 from .checksums import COLUMN, Seal, Seals
-from .sql import DOCUMENTS, PLAIN, TIMES, decoded, encoded, order_clause, where_clause
+from .sql import DOCUMENTS, ILLEGIBLE, PLAIN, TIMES, decoded, encoded, order_clause, refuse_illegible, where_clause
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -374,7 +374,11 @@ class SQLiteColumns(Storage):
         with self._pool.reader() as database:
             known = self._columns(database, table)
             self._refuse_unknown(table, [*names, *(key.column for key in keys)], known)
-            return columns(database, table, names, known, keys=keys, where=where, order_by=order_by, limit=limit)
+            try:
+                return columns(database, table, names, known, keys=keys, where=where, order_by=order_by, limit=limit)
+            except ILLEGIBLE as exc:
+                refuse_illegible(exc, self.path, table)
+                raise
 
     def aggregate(
         self, table: str, *, by: Sequence[Group], measures: Sequence[Measure], where: Where = ()
@@ -386,7 +390,11 @@ class SQLiteColumns(Storage):
         with self._pool.reader() as database:
             known = self._columns(database, table)
             self._refuse_unknown(table, named, known)
-            return aggregate(database, table, known, by=by, measures=measures, where=where)
+            try:
+                return aggregate(database, table, known, by=by, measures=measures, where=where)
+            except ILLEGIBLE as exc:
+                refuse_illegible(exc, self.path, table)
+                raise
 
     def stamp(self) -> Any:
         """See `Storage.stamp`."""

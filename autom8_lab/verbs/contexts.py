@@ -86,7 +86,10 @@ class ContextVerbs(Parts):
         return frame(outcomes, storing.OUTCOME_COLUMNS)
 
     def get_context(self, context_id: str) -> Context:
-        """Return a context by its id or an alias, expired and superseded ones too. Raises `ContextNotFound`."""
+        """Return a context by its id or an alias, expired and superseded ones too.
+
+        Raises `ContextNotFound`, and `DamagedLab` where the text does not fit its hash.
+        """
         context = self._contexts.get(context_id)
         self._access.read(context.id)
         return context
