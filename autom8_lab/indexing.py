@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import ConfigurationError, EmbeddingModelWarning, ModelUnavailable, PendingEmbeddingWarning
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from .vectors.similarity import Array32
 
 PASS_CONTEXTS = 1_000  # contexts chunked and encoded in one pass
+QUERY_VECTORS = 1_024  # of the latest queries, which agents and dashboards like to repeat
+REMEMBERED_CHARACTERS = 2_000  # a longer query is encoded each time, so that the memory is bounded in bytes too
 QUIET_TEXTS = 256  # fewer texts than this are encoded without a progress bar
 
 
@@ -57,6 +60,7 @@ class Index:
         self._clock = clock
         self._warned = False
         self._refusals: dict[str, str] = {}
+        self._encoded_query = lru_cache(QUERY_VECTORS)(self._encode_query)
         from .embedding import canonical_name
 
         active = self.active_set()
@@ -89,12 +93,33 @@ class Index:
         from .embedding import load_encoder
 
         try:
-            encoder = load_encoder(name, device=self._config.embedding_device)
+            encoder = load_encoder(name, **self._how_to_load())
         except ModelUnavailable as exc:
             # Remembered, because finding out takes seconds and every search would ask again.
             self._refusals[name] = str(exc)
             raise
         return self._of_wanted_size(encoder)
+
+    def _how_to_load(self) -> dict[str, Any]:
+        config = self._config
+        return {
+            "device": config.embedding_device,
+            "backend": config.embedding_backend,
+            "cache_dir": config.cache_dir,
+        }
+
+    def backend(self) -> tuple[str | None, str]:
+        """Return what runs the active model in this process, and why; None while it has not been needed."""
+        from .embedding import loaded_encoder
+
+        active, given = self.active_set(), self._given
+        if given is not None and (active is None or active.model_name == given.name):
+            return getattr(given, "backend", type(given).__name__), getattr(given, "backend_reason", "a given encoder")
+        name = active.model_name if active else self._config.embedding_model
+        encoder = loaded_encoder(name, **self._how_to_load())
+        if encoder is None:
+            return None, self._refusals.get(name, "no text was embedded or searched by meaning in this process")
+        return encoder.backend, encoder.backend_reason
 
     def _of_wanted_size(self, encoder: Encoder) -> Encoder:
         wanted = self._config.embedding_dimensions
@@ -127,10 +152,17 @@ class Index:
             except ModelUnavailable as exc:
                 raise ModelUnavailable(f"{exc}; then al.embed_contexts() adds the vectors") from exc
             raise ModelUnavailable("no context has a vector yet: al.embed_contexts() adds them")
+        encode = self._encoded_query if len(query) <= REMEMBERED_CHARACTERS else self._encoded_query.__wrapped__
+        self.encoder_of(active)  # refuses other weights under the same name
+        return active, encode(active.model_name, active.model_id, active.dimensions, query)
+
+    def _encode_query(self, model_name: str, model_id: str, dimensions: int, query: str) -> Array32:
         from .vectors.similarity import checked
 
-        vector = self.encoder_of(active).encode_query(query)
-        return active, checked(vector, dimensions=active.dimensions, what="the query's vector")[0]
+        encoded = self.encoder(model_name).encode_query(query)
+        vector = checked(encoded, dimensions=dimensions, what="the query's vector").reshape(dimensions)
+        vector.setflags(write=False)  # every search for the same words shares it
+        return vector
 
     def prepare(self, texts: Sequence[str], *, progress: bool | None = False) -> list[Indexed]:
         """Chunk and encode texts for the active set, which the first call creates.

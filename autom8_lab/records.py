@@ -14,6 +14,7 @@ Operator = Literal["=", "!=", "<", "<=", ">", ">=", "in", "is null", "is not nul
 Metric = Literal["cosine", "l2", "dot"]
 SearchMethod = Literal["hybrid", "text", "semantic"]
 VectorEngine = Literal["auto", "exact", "sqlite-vec", "hnsw"]
+EmbeddingBackend = Literal["auto", "onnx", "torch"]
 Fusion = Literal["scores", "rrf"]
 Frequency = Literal["h", "D", "W", "M"]
 

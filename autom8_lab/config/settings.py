@@ -17,7 +17,7 @@ from pydantic_settings import (
 )
 
 from ..errors import ConfigurationError, did_you_mean
-from ..records import Fusion, Metric, VectorEngine
+from ..records import EmbeddingBackend, Fusion, Metric, VectorEngine
 from ..validation import shortened
 from .sources import PREFIX, environment, find_upwards, read_yaml, settings_of, strays
 
@@ -43,6 +43,10 @@ class LabConfig(BaseSettings):
     )
     embedding_dimensions: int | None = Field(None, gt=0, description="Refuse a model of another size.")
     embedding_device: str | None = Field(None, description="cpu, cuda, mps …; chosen by itself when empty.")
+    embedding_backend: EmbeddingBackend = Field(
+        "auto", description="What runs a model: onnx (a graph exported once), torch, or auto (onnx where it can)."
+    )
+    cache_dir: str | None = Field(None, description="Folder of exported models; the platform's own when empty.")
     chunk_tokens: int = Field(250, ge=8, description="Longest chunk, in tokens of the embedding model.")
     chunk_overlap_tokens: int = Field(50, ge=0, description="Tokens that neighbouring chunks share.")
     chunk_format: Literal["auto", "markdown", "plain"] = Field(
@@ -81,7 +85,7 @@ class LabConfig(BaseSettings):
     # Which source gave each setting; a setting that is not here has its default.
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
-    @field_validator("db_path", "prices_path", "embedding_model", mode="before")
+    @field_validator("db_path", "prices_path", "cache_dir", "embedding_model", mode="before")
     @classmethod
     def _home_is_written_out(cls, value: Any) -> Any:
         return os.path.expanduser(value) if isinstance(value, str | os.PathLike) else value

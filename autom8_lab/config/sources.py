@@ -15,7 +15,7 @@ from ..plain_yaml import plain_yaml
 CONFIG_FILE = "autom8.yaml"
 SECTION = "database"
 PREFIX = "AUTOM8_"
-PATHS = ("db_path", "prices_path")
+PATHS = ("db_path", "prices_path", "cache_dir")
 NEAR = 0.8  # how much alike, by difflib, two names are of which one is taken for the other misspelt
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .encoders import Encoder, HashEncoder, canonical_name, load_encoder
+from .encoders import Encoder, HashEncoder, canonical_name, load_encoder, loaded_encoder
 
-__all__ = ["Encoder", "HashEncoder", "canonical_name", "load_encoder"]
+__all__ = ["Encoder", "HashEncoder", "canonical_name", "load_encoder", "loaded_encoder"]

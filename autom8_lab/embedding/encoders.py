@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ModelUnavailable
+from ..records import EmbeddingBackend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     Vectors = npt.NDArray[np.float32]
 
+logger = logging.getLogger(__name__)
 HASH_NAME = re.compile(r"hash(?:-(\d+))?")
 
 
@@ -25,20 +29,31 @@ class Encoder(Protocol):
     """Turns texts into float32 vectors of `dimensions` numbers.
 
     `model_id` names the weights, not only the model: vectors of two ids are never compared. `max_tokens` is the
-    longest text, in tokens without special ones, that is encoded whole. `tokenizer` counts and splits.
+    longest text, in tokens without special ones, that is encoded whole. `tokenizer` counts and splits. An encoder may
+    say in `backend` and `backend_reason` what runs it and why; `health()` shows both.
     """
 
     name: str
     model_id: str
     dimensions: int
     max_tokens: int
-    tokenizer: Tokenizer | None
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """A tokenizer that cuts nothing off, or None for an encoder that counts words."""
 
     def encode_documents(self, texts: Sequence[str]) -> Vectors:
         """Return one row per text, shape (len(texts), dimensions)."""
 
     def encode_query(self, text: str) -> Vectors:
         """Return one vector, shape (dimensions,)."""
+
+
+class LoadedEncoder(Encoder, Protocol):
+    """An encoder that was loaded by its name, and that says what runs it and why."""
+
+    backend: str
+    backend_reason: str
 
 
 class HashEncoder:
@@ -51,6 +66,8 @@ class HashEncoder:
     (8,)
     """
 
+    backend = "hash"
+    backend_reason = "hashed words, no model"
     max_tokens: int = 1_000_000
     tokenizer: Tokenizer | None = None
 
@@ -84,7 +101,8 @@ class HashEncoder:
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-_loaded: dict[tuple[str, str | None], Encoder] = {}
+Key = tuple[str, str | None, EmbeddingBackend, str | None]
+_loaded: dict[Key, LoadedEncoder] = {}
 _loading = threading.Lock()
 
 
@@ -94,26 +112,67 @@ def canonical_name(name: str) -> str:
     return f"hash-{hashed[1] or 384}" if hashed else name.removeprefix("sentence-transformers/")
 
 
-def load_encoder(name: str, *, device: str | None = None) -> Encoder:
+def load_encoder(
+    name: str, *, device: str | None = None, backend: EmbeddingBackend = "auto", cache_dir: str | None = None
+) -> LoadedEncoder:
     """Load an encoder by name, once per process: "hash", "hash-64", a sentence-transformers name or a local folder.
 
-    "llm/name" is an embedding model of the `llm` command line.
-
-    Raises `ModelUnavailable` with the remedy when the model cannot be loaded; nothing is put in its place.
+    "llm/name" is an embedding model of the `llm` command line. For a model of sentence-transformers the backend "auto"
+    is onnxruntime where it gives the model's vectors, with a graph that is exported once into the cache, and else torch;
+    the encoder's `backend_reason` says why. Raises `ModelUnavailable` with the remedy when the model cannot be loaded;
+    nothing is put in its place.
     """
-    name = canonical_name(name)
-    with _loading:
-        key = (name, device)
-        if key not in _loaded:
-            hashed = HASH_NAME.fullmatch(name)
-            if hashed:
-                _loaded[key] = HashEncoder(dimensions=int(hashed[1]))
-            elif name.startswith("llm/"):
-                from .llm_encoder import LlmEncoder
-
-                _loaded[key] = LlmEncoder(name)
-            else:
-                from .sentence_transformer import SentenceTransformerEncoder
-
-                _loaded[key] = SentenceTransformerEncoder(name, device=device)
+    key = (canonical_name(name), device, backend, cache_dir)
+    if key in _loaded:
         return _loaded[key]
+    with _loading:
+        if key not in _loaded:
+            _loaded[key] = _load(*key)
+        return _loaded[key]
+
+
+def loaded_encoder(
+    name: str, *, device: str | None = None, backend: EmbeddingBackend = "auto", cache_dir: str | None = None
+) -> LoadedEncoder | None:
+    """Return the encoder that `load_encoder` has loaded, or None; nothing is loaded."""
+    return _loaded.get((canonical_name(name), device, backend, cache_dir))
+
+
+def _load(name: str, device: str | None, backend: EmbeddingBackend, cache_dir: str | None) -> LoadedEncoder:
+    if hashed := HASH_NAME.fullmatch(name):
+        return HashEncoder(dimensions=int(hashed[1]))
+    if name.startswith("llm/"):
+        from .llm_encoder import LlmEncoder
+
+        return LlmEncoder(name)
+    from .model_files import cache_folder
+
+    return _load_model(name, device, backend, cache_folder(cache_dir))
+
+
+def _load_model(name: str, device: str | None, backend: EmbeddingBackend, cache: Path) -> LoadedEncoder:
+    from .onnx_export import export, find_exported
+    from .onnx_graph import NotExportable
+
+    on_cpu, gpu_first = device in (None, "cpu"), device is None and backend == "auto"
+    if backend != "torch" and on_cpu and (exported := find_exported(name, cache, gpu_first=gpu_first)):
+        return exported
+    from .sentence_transformer import SentenceTransformerEncoder
+
+    encoder = SentenceTransformerEncoder(name, device=device, cache=cache)
+    if backend == "torch":
+        encoder.backend_reason = "embedding_backend='torch'"
+    elif not on_cpu:
+        encoder.backend_reason = f"embedding_device={device!r}"
+    else:
+        try:
+            return export(encoder, cache, gpu_first=gpu_first)
+        except Exception as exc:  # of six libraries and the file system: whatever it is, torch answers as before
+            encoder.backend_reason = str(exc) if isinstance(exc, NotExportable) else f"{type(exc).__name__}: {exc}"
+            logger.info("%s runs on torch: %s", name, encoder.backend_reason)
+    if backend == "onnx":
+        raise ModelUnavailable(
+            f"embedding model {name!r} cannot run on onnxruntime ({encoder.backend_reason}): "
+            "embedding_backend='auto' runs it on torch"
+        )
+    return encoder

@@ -20,6 +20,8 @@ class LlmEncoder:
     Raises `ModelUnavailable` where `llm` or the model's plugin or key is missing.
     """
 
+    backend = "llm"
+    backend_reason = "a plugin of llm"
     max_tokens: int = 8_000
     tokenizer: Any = None
 

