@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,15 +13,23 @@ import autom8_lab as al
 from autom8_lab.lab import Lab
 
 ROOT = Path(__file__).parent
+CACHE_DIR = "AUTOM8_CACHE_DIR"
 # Public data sets, beside the checkout where someone has put them; never part of the project.
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """One cache for the session, that of the notebooks' kernels and of other processes too: models are exported once."""
+    folder = tempfile.TemporaryDirectory(prefix="autom8-cache-", ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    os.environ[CACHE_DIR] = folder.name
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No AUTOM8_ variable, no configuration file above the working directory, no model hub."""
+    """No AUTOM8_ variable but the cache, no configuration file above the working directory, no model hub."""
     for name in list(os.environ):
-        if name.startswith("AUTOM8_"):
+        if name.startswith("AUTOM8_") and name != CACHE_DIR:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)

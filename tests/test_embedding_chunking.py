@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from autom8_lab.embedding import Encoder, HashEncoder
 from autom8_lab.embedding.chunking import ChunkFormat, chunk_text, count_tokens, text_hash
-from autom8_lab.embedding.sentence_transformer import offline_model_path
+from autom8_lab.embedding.model_files import offline_model_path
 from autom8_lab.records import Chunk
 
 if TYPE_CHECKING:

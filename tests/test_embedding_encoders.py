@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,32 +13,18 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from other_process import run_python
 
 import autom8_lab as al
-from autom8_lab.embedding import HashEncoder, load_encoder
+from autom8_lab.embedding import Encoder, HashEncoder, load_encoder
 from autom8_lab.embedding.chunking import count_tokens
-from autom8_lab.embedding.sentence_transformer import (
-    OFFLINE_MODEL,
-    OFFLINE_PACKAGE,
-    SentenceTransformerEncoder,
-    offline_model_path,
-    weights_sha256,
-)
+from autom8_lab.embedding.model_files import OFFLINE_MODEL, OFFLINE_PACKAGE, file_sha256, offline_model_path
+from autom8_lab.embedding.onnx_encoder import OnnxEncoder
+from autom8_lab.embedding.sentence_transformer import SentenceTransformerEncoder
 from autom8_lab.vectors.similarity import checked
 
-PACKAGE = Path(al.__file__).parents[1]
 TEXTS = ["a text", "", " ", "Größe & 東京 🙂", "one two three " * 400, "a text"]
 quick = settings(derandomize=True, deadline=None, max_examples=150, database=None)
-
-
-def run_python(code: str, *arguments: object, path: tuple[Path, ...] = (), **variables: str) -> Any:
-    """Run code in another process and return the JSON that it prints."""
-    places = [*map(str, path), str(PACKAGE)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "HF_HUB_OFFLINE": "1", **variables}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout)
 
 
 # The hash encoder
@@ -181,10 +164,10 @@ def model_folder() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def real(model_folder: Path) -> SentenceTransformerEncoder:
-    encoder = load_encoder(OFFLINE_MODEL)
-    assert isinstance(encoder, SentenceTransformerEncoder)
+@pytest.fixture(scope="module", params=["onnx", "torch"])
+def real(request: pytest.FixtureRequest, model_folder: Path) -> Encoder:
+    encoder = load_encoder(OFFLINE_MODEL, backend=request.param)
+    assert isinstance(encoder, OnnxEncoder if request.param == "onnx" else SentenceTransformerEncoder)
     return encoder
 
 
@@ -195,26 +178,25 @@ def direct(model_folder: Path) -> Any:
     return SentenceTransformer(str(model_folder))
 
 
-def test_the_offline_model_says_which_weights_it_is(real: SentenceTransformerEncoder, model_folder: Path) -> None:
+def test_the_offline_model_says_which_weights_it_is(real: Encoder, model_folder: Path) -> None:
     assert real.model_id == "all-MiniLM-L6-v2@53aa51172d14"
     assert (real.dimensions, real.max_tokens) == (384, 254)
-    assert (weights_sha256(model_folder) or "").startswith("53aa51172d14")
+    assert file_sha256(model_folder / "model.safetensors").startswith("53aa51172d14")
 
 
 def test_the_hubs_name_and_a_local_folder_are_the_same_weights(
-    real: SentenceTransformerEncoder, model_folder: Path, tmp_path: Path
+    real: Encoder, model_folder: Path, tmp_path: Path
 ) -> None:
-    assert load_encoder(f"sentence-transformers/{OFFLINE_MODEL}") is real
+    backend = real.backend
+    assert load_encoder(f"sentence-transformers/{OFFLINE_MODEL}", backend=backend) is real
     folder = tmp_path / OFFLINE_MODEL
     folder.symlink_to(model_folder, target_is_directory=True)
-    local = load_encoder(str(folder))
+    local = load_encoder(str(folder), backend=backend)
     assert local.model_id == real.model_id
     assert np.array_equal(local.encode_query("a text"), real.encode_query("a text"))
 
 
-def test_the_real_models_vectors_are_those_of_sentence_transformers(
-    real: SentenceTransformerEncoder, direct: Any
-) -> None:
+def test_the_real_models_vectors_are_those_of_sentence_transformers(real: Encoder, direct: Any) -> None:
     vectors = real.encode_documents(TEXTS)
     assert (vectors.dtype, vectors.shape) == (np.float32, (6, 384))
     assert np.allclose(vectors, direct.encode(TEXTS), atol=1e-6)
@@ -224,21 +206,19 @@ def test_the_real_models_vectors_are_those_of_sentence_transformers(
     assert real.encode_documents([]).shape[0] == 0
 
 
-def test_the_real_model_knows_meaning(real: SentenceTransformerEncoder) -> None:
+def test_the_real_model_knows_meaning(real: Encoder) -> None:
     cat, kitten, invoice = real.encode_documents(["A cat sleeps.", "The kitten is napping.", "Pay the invoice by May."])
     assert cat @ kitten > 0.5 > 0.2 > cat @ invoice
 
 
-def test_the_tokenizer_counts_without_special_tokens_and_without_truncating(
-    real: SentenceTransformerEncoder, direct: Any
-) -> None:
+def test_the_tokenizer_counts_without_special_tokens_and_without_truncating(real: Encoder, direct: Any) -> None:
     texts = ["a text", "Größe 東京 🙂", "word " * 1_000, ""]
     expected = [len(direct.tokenizer.tokenize(text)) for text in texts]
     assert count_tokens(texts, real) == expected
     assert expected[2] == 1_000
 
 
-def test_counting_does_not_change_how_the_model_truncates(real: SentenceTransformerEncoder, direct: Any) -> None:
+def test_counting_does_not_change_how_the_model_truncates(real: Encoder, direct: Any) -> None:
     long = "a sentence that is repeated until nobody can read it any more " * 100
     count_tokens([long], real)
     assert np.allclose(real.encode_query(long), direct.encode(long), atol=1e-6)
@@ -250,7 +230,7 @@ def test_counting_does_not_change_how_the_model_truncates(real: SentenceTransfor
     assert np.allclose(*real.encode_documents([" ".join(whole), " ".join(beyond)]), atol=1e-5)
 
 
-def test_threads_share_one_model(real: SentenceTransformerEncoder) -> None:
+def test_threads_share_one_model(real: Encoder) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     texts = [f"text number {number} of many" for number in range(16)]
@@ -279,7 +259,7 @@ def copy_of_the_package(model_folder: Path, tmp_path: Path) -> Iterator[Path]:
 def test_tampered_weights_that_claim_to_be_the_offline_model_are_refused(copy_of_the_package: Path) -> None:
     weights = copy_of_the_package / OFFLINE_PACKAGE / "model" / "model.safetensors"
     code = (
-        "import json\nfrom autom8_lab.embedding.sentence_transformer import offline_model_path\n"
+        "import json\nfrom autom8_lab.embedding.model_files import offline_model_path\n"
         "print(json.dumps(str(offline_model_path())))\n"
     )
     assert run_python(code, path=(copy_of_the_package,)) == str(weights.parent)

@@ -9,7 +9,7 @@ import pytest
 
 import autom8_lab as al
 from autom8_lab.embedding import HashEncoder
-from autom8_lab.embedding.sentence_transformer import offline_model_path
+from autom8_lab.embedding.model_files import offline_model_path
 
 
 class RealTokens(HashEncoder):

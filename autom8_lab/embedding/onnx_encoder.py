@@ -124,15 +124,27 @@ if hasattr(os, "register_at_fork"):
 
 
 def open_session(graph: Path) -> InferenceSession:
-    """Return a session on the CPU that leaves the cores alone between calls."""
-    import onnxruntime
-
+    """Return a session on the CPU that leaves the cores alone between calls, and tells nobody about them."""
+    onnxruntime = _without_telemetry()
     options = onnxruntime.SessionOptions()
     # Threads that spin make the next call of one process a little quicker and every other process slower.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = usable_cores()
     options.log_severity_level = 3  # errors come as exceptions; warnings of the optimizer are not the user's
     return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+
+
+def _without_telemetry() -> Any:
+    """Return onnxruntime, which sends events about models and sessions to its maker unless it is told not to.
+
+    Its threads for that also keep a forked process from ending. ORT_DISABLE_TELEMETRY=0 in the environment allows it.
+    """
+    chosen = os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    if chosen != "0":
+        onnxruntime.disable_telemetry_events()  # where it was imported before
+    return onnxruntime
 
 
 def usable_cores() -> int:

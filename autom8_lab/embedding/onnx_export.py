@@ -105,7 +105,7 @@ def _open(name: str, files: ModelFiles, cache: Path, *, gpu_first: bool) -> Onnx
     except Exception as exc:  # whatever a damaged file leads to in the libraries that read it
         logger.info("the exported model in %s cannot be read (%s): it is exported anew", folder, exc)
         return None
-    encoder.backend_reason = f"{manifest['origin']}, cosine with torch at least {manifest['cosine']:.7f}"
+    encoder.backend_reason = f"{manifest['origin']}, cosine with torch {manifest['cosine']:.7f}"
     return encoder
 
 
