@@ -16,6 +16,12 @@ from autom8_lab.config import PRESETS, LabConfig
 from autom8_lab.config.template import template, write_template
 
 
+@pytest.fixture(autouse=True)
+def no_cache_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor the variable of the session's cache: here every variable is a setting."""
+    monkeypatch.delenv("AUTOM8_CACHE_DIR")
+
+
 @pytest.fixture
 def yaml(tmp_path: Path) -> Path:
     """A configuration file in the working directory."""
