@@ -158,6 +158,5 @@ def _state_of(lab: Lab, *, created: bool, migrations_before: int, contexts_store
         created=created,
         migrations_applied=int(health["migrations"].split("/")[0]) - migrations_before,
         contexts_stored=contexts_stored,
-        contexts=lab.stats()["contexts"],
         **{**health, "embedding_model": model, "dimensions": dimensions},
     )
