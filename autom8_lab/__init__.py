@@ -130,6 +130,7 @@ store_context = _verb(Lab.store_context)
 store_contexts = _verb(Lab.store_contexts)
 track_usage = _verb(Lab.track_usage)
 transaction = _verb(Lab.transaction)
+tune_threshold = _verb(Lab.tune_threshold)
 unpin_context = _verb(Lab.unpin_context)
 unpriced_df = _verb(Lab.unpriced_df)
 update_context = _verb(Lab.update_context)
@@ -227,6 +228,7 @@ __all__ = [
     "store_contexts",
     "track_usage",
     "transaction",
+    "tune_threshold",
     "unpin_context",
     "unpriced_df",
     "update_context",

@@ -20,7 +20,7 @@ from .errors import InvalidValue, NotFound, SettingMismatchWarning, did_you_mean
 from .frames import TIME
 from .indexing import Index
 from .recommendation import Binding, Recommendation
-from .records import Condition, Ranking
+from .records import Condition, Metric, Ranking
 from .validation import name_value, new_id, shortened
 
 if TYPE_CHECKING:
@@ -106,6 +106,11 @@ class AppliedSettings:
             else:
                 values[name] = self.value(name) if name in applied else getattr(self._config, name)
         return Ranking(**values)
+
+    @property
+    def metric(self) -> Metric:
+        """How the lab compares vectors."""
+        return self._config.metric
 
     def binding(self) -> Binding:
         """Return the vectors that answer searches now."""

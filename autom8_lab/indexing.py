@@ -139,6 +139,11 @@ class Index:
             )
         return encoder
 
+    def serving_encoder(self) -> Encoder:
+        """Return the encoder whose vectors answer searches; in a lab without vectors the configured one."""
+        active = self.active_set()
+        return self.encoder_of(active) if active else self.encoder()
+
     def query_vector(self, query: str) -> tuple[EmbeddingSet, Array32] | None:
         """Return the active set and the query's vector in it, or None in an empty lab. Raises `ModelUnavailable`."""
         active = self.active_set()

@@ -61,7 +61,8 @@ class Recommendation:
 
     `verdict` is "recommend"; "keep" where what is in force is as good as anything tried; or "cannot tell yet" where
     the data do not suffice. `because` says it in a sentence. `settings` are the values by name: under "cannot tell
-    yet" the best candidate, if any. `version` names the content; without one it is made from it. Raises `InvalidValue`.
+    yet" the best candidate, if any. `version` names the content; without one it is made from it. `tables`
+    are frames that the tuner found on the way, by name; they are no part of what `to_dict` returns. Raises `InvalidValue`.
 
     >>> evidence = Evidence(40, "nDCG@10 against the default", 0.021, 0.004, 0.039, held_out=True, data_hash="5f0c")
     >>> advice = Recommendation("search", {"text_weight": 0.6}, "recommend", "better on held-out queries", evidence,
@@ -87,6 +88,7 @@ class Recommendation:
     bound_to: Binding = Binding()
     version: str = ""
     created_at: datetime = field(kw_only=True)
+    tables: Mapping[str, Any] = field(default_factory=dict, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         for name, value, known in (("kind", self.kind, Kind), ("verdict", self.verdict, Verdict)):
@@ -103,7 +105,7 @@ class Recommendation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it in JSON's types, as `yaml.safe_dump` and `json.dumps` take it."""
-        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        plain = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "tables"}
         evidence = {item.name: getattr(self.evidence, item.name) for item in fields(Evidence)}
         evidence["details"] = metadata_value(self.evidence.details, "details")
         made = {"evidence": evidence, "bound_to": asdict(self.bound_to), "created_at": self.created_at.isoformat()}
@@ -121,7 +123,9 @@ class Recommendation:
         texts = {name: str(value) for name, value in self.settings.items()}
         pairs = ", ".join(f"{name} = {text if len(text) <= 80 else f'{text[:60]}…'}" for name, text in texts.items())
         shown = {item.name: getattr(self, item.name) for item in fields(self)}
-        return Report(shown | {"settings": pairs or "none", "created_at": f"{self.created_at:%Y-%m-%d %H:%M:%S} UTC"})
+        shown |= {"settings": pairs or "none", "created_at": f"{self.created_at:%Y-%m-%d %H:%M:%S} UTC"}
+        names = ", ".join(shown.pop("tables"))
+        return Report(shown | ({"tables": names} if names else {}))
 
     def __repr__(self) -> str:
         return repr(self._shown())
@@ -137,7 +141,7 @@ def _known_keys(plain: Any, kind: type, name: str) -> dict[str, Any]:
 
     if not isinstance(plain, Mapping):
         raise InvalidValue(f"{name}={shortened(plain)} is a {type(plain).__name__}: give what to_dict() returned")
-    known = {item.name: item for item in fields(kind)}
+    known = {item.name: item for item in fields(kind) if item.name != "tables"}
     for key in plain:
         if key not in known:
             raise InvalidValue(f"{name} has the key {shortened(key)}{did_you_mean(str(key), known)}")

@@ -12,11 +12,17 @@ from ..applied import RANKING, AppliedSettings
 from ..contexts import Contexts
 from ..errors import InvalidValue, did_you_mean
 from ..frames import frame
+from ..indexing import Index
 from ..judgments import Judgments, refuse_unknown
+from ..recommendation import Recommendation
+from ..records import Ranking
 from ..retrieval import METHODS, Found, Retrieval
 from ..validation import shortened
 from .evaluation import Evaluation, Run, evaluate
 from .judged import CONTEXT_IDS, QUERY_IDS, column_of, read_judgments, read_queries
+from .labels import are_pairs, read_labels
+from .scoring import pair_labels, search_labels
+from .thresholds import Goal, tune
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +45,7 @@ class Tuning:
 
     def __init__(
         self,
+        index: Index,
         retrieval: Retrieval,
         contexts: Contexts,
         applied: AppliedSettings,
@@ -46,6 +53,7 @@ class Tuning:
         *,
         clock: Callable[[], datetime],
     ) -> None:
+        self._index = index
         self._retrieval = retrieval
         self._contexts = contexts
         self._applied = applied
@@ -163,6 +171,25 @@ class Tuning:
         names = {name: self._judgments.query_id(text, None if name == text else name) for name, text in texts.items()}
         kept = {names[name]: values for name, values in own.items()}
         return self.keep({names[name]: texts[name] for name in own}, kept)
+
+    def threshold(self, data: Any, goal: Goal, *, judgments: Any, setting: str, by: str | None) -> Recommendation:
+        """See `Lab.tune_threshold`."""
+        if data is None or judgments is not None:
+            queries, grades, notes = self.judged(data, judgments)
+            labels, origin = search_labels(queries, grades, self._nearest, tuple(notes)), "searches"
+        elif are_pairs(data):
+            labels, origin = pair_labels(data, self._index.serving_encoder(), self._applied.metric), "pairs"
+        else:
+            labels, origin = read_labels(data), "labels"
+        in_force = self._applied.in_force().get(setting, {}).get("value")
+        if in_force is None and setting == "similarity_threshold":
+            in_force = self._applied.value(setting)
+        options: dict[str, Any] = {"setting": setting, "in_force": in_force, "by": by, "origin": origin}
+        return tune(labels, goal, bound_to=self._applied.binding(), now=self._clock(), **options)
+
+    def _nearest(self, query: str) -> Found:
+        where = retrieval.conditions(now=self._clock())
+        return self._retrieval.find(query, depth=1, method="semantic", ranking=Ranking(), where=where)
 
     def judgment_rows(self) -> list[dict[str, Any]]:
         """See `Lab.judgments_df`."""

@@ -71,7 +71,7 @@ class Parts:
         self._ledger = Ledger(self._storage, prices, resolve=self._contexts.resolve, clock=clock, agent=config.agent)
         self._analysis = Analysis(self._storage, self._ledger, clock=clock)
         judgments = Judgments(self._storage, agent=config.agent, clock=clock)
-        self._tuning = Tuning(self._retrieval, self._contexts, self._applied, judgments, clock=clock)
+        self._tuning = Tuning(self._index, self._retrieval, self._contexts, self._applied, judgments, clock=clock)
         self._routing = Routing(self._storage, self._index, self._ledger, self._analysis, self._applied, clock=clock)
 
     def _where(self, **filters: Any) -> list[Condition]:

@@ -76,6 +76,55 @@ class TuningVerbs(Parts):
         k, depth = (positive_integer(value, name, at_most=10_000) for value, name in ((k, "k"), (depth, "depth")))
         return self._tuning.evaluate(queries, judgments, methods=methods, k=k, depth=depth)
 
+    def tune_threshold(
+        self,
+        data: Any = None,
+        *,
+        judgments: Any = None,
+        setting: str = "similarity_threshold",
+        max_false_hit_rate: float | None = None,
+        objective: str | None = None,
+        false_hit_cost: float | None = None,
+        miss_cost: float | None = None,
+        by: str | None = None,
+        confidence: float = 0.95,
+        held_out: float = 0.5,
+        seed: int = 0,
+    ) -> Recommendation:
+        """Recommend from which score on a result, duplicate or cached answer is to be used, or say why not.
+
+        `data` are scores and labels (a frame with score and label, or two lists), pairs of texts (a frame with text_a,
+        text_b and label, or triples), or queries with their `judgments` (without both, the kept ones): then the score
+        is the similarity of the most similar context, and the label whether it is relevant.
+
+        With `max_false_hit_rate` it is the lowest threshold of which held-out labels show, with `confidence`, that at
+        most this share of hits is wrong; where the labels cannot show that, the verdict is "cannot tell yet" and says
+        about how many more are needed. Else it is the threshold with the best `objective` ("f1", "f0.5", "f2" …) or,
+        with `false_hit_cost` and `miss_cost`, the lowest cost per request, recommended only where it can be told from
+        the value in force. `setting` names what is tuned: "similarity_threshold" is what searches use, any other name
+        is yours to read with `setting(name)`.
+
+        `tables` of the recommendation: "curve" (every distinct score with exact bounds), "errors" (the rows it gets
+        wrong), "calibration" and "reliability" (Platt and isotonic, out of fold), with `by`, a column of the labels,
+        "slices". It is bound to the lab's vectors. Raises `InvalidValue` for scores that are no finite numbers.
+
+        >>> scores, labels = [0.9, 0.8, 0.7, 0.4, 0.3] * 20, [True, True, True, False, False] * 20
+        >>> lab.tune_threshold((scores, labels), setting="cache_threshold").settings
+        {'cache_threshold': 0.7}
+        """
+        from ..tuning.thresholds import goal_of
+
+        goal = goal_of(
+            objective=objective,
+            max_false_hit_rate=max_false_hit_rate,
+            false_hit_cost=false_hit_cost,
+            miss_cost=miss_cost,
+            confidence=confidence,
+            held_out=held_out,
+            seed=seed,
+        )
+        return self._tuning.threshold(data, goal, judgments=judgments, setting=setting, by=by)
+
     def apply(self, recommendation: Recommendation) -> pd.DataFrame:
         """Put a recommendation's settings in force, keep it with its evidence, and return the new rows of `settings_df`.
 
