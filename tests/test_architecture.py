@@ -26,6 +26,7 @@ FLOORS = [
     {"lab"},
     {"setup"},
     {"aio"},
+    {"commands"},
     {"__init__", "__main__", "cli", "demo", "diagnostics", "mockdata"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -2,41 +2,467 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import os
+import pty
+import re
+import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 import autom8_lab as al
-from autom8_lab.cli import main
+from autom8_lab import mockdata
+from autom8_lab.cli import ALL, COMMANDS, main
 from autom8_lab.demo import demo_rows, run_demo
 
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "autom8_lab", *arguments], capture_output=True, text=True)
+ENVIRONMENT = {"AUTOM8_EMBEDDING_MODEL": "hash-64"}
 
 
-def test_help_names_the_commands_and_the_version_is_the_packages() -> None:
-    assert "demo" in run("--help").stdout
+def run(*arguments: str, input: str | None = None, **environment: str) -> Result:
+    return CliRunner().invoke(main, list(arguments), input=input, env={**ENVIRONMENT, **environment})
+
+
+def answer(*arguments: str, **options: Any) -> Any:
+    """What a command says as JSON."""
+    result = run(*arguments, "--json", **options)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "autom8_lab", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **ENVIRONMENT},
+    )
+
+
+def commands() -> dict[str, click.Command]:
+    """Every command and subcommand by its words."""
+    found: dict[str, click.Command] = {}
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
+        found[name] = command
+        if isinstance(command, click.Group):
+            found |= {f"{name} {inner}": item for inner, item in command.commands.items()}
+    return found
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """A lab with mock traffic."""
+    path = tmp_path / "autom8.db"
+    with al.open(path, embedding_model="hash-64", synchronous="OFF") as lab:
+        mockdata.fill(lab, days=3, calls_per_day=60, until="2026-06-01")
+    return path
+
+
+# Help
+
+
+def test_help_names_every_command_in_sections_and_the_version_is_the_packages() -> None:
+    text = run("--help").stdout
+    assert all(f"\n{title}:\n" in text for title in COMMANDS)
+    assert all(re.search(rf"^  {name} +\S", text, re.MULTILINE) for name in ALL)
     assert al.__version__ in run("--version").stdout
 
 
-def test_an_unknown_command_is_one_line_and_exit_code_2() -> None:
-    result = run("serch")
-    assert result.returncode == 2
-    assert "No such command 'serch'" in result.stderr
+def test_help_is_quick_and_loads_nothing_heavy(tmp_path: Path) -> None:
+    # Compiled modules as an installation has them; processor time, because a busy machine is not our slowness.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(tmp_path / "compiled")
+    seconds = []
+    for _ in range(6):
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "autom8_lab", "--help"], env=environment, check=True, capture_output=True)
+        after = os.times()
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(seconds) < 0.3, seconds
+    code = "import sys, autom8_lab.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: print(*sys.modules, sep='\\n')"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")
+    assert not {"pandas", "numpy", "pydantic", "sqlite_utils", "autom8_lab.commands.remembering"} & set(loaded)
+
+
+@pytest.mark.parametrize("name", list(commands()))
+def test_every_command_has_help_with_an_example_that_can_be_read(name: str) -> None:
+    command = commands()[name]
+    text = run(*name.split(), "--help").stdout
+    if name in ALL:
+        assert (command.help or "").split("\n")[0] == ALL[name][1]
+    example = re.search(r"Example: (autom8-lab .*)", command.help or "")
+    assert example, f"{name} has no example"
+    assert "Example: autom8-lab" in text
+    words = shlex.split(example[1])[1:]
+    assert words[: len(name.split())] == name.split()
+    if not isinstance(command, click.Group):
+        command.make_context(name, words[len(name.split()) :])
+    for parameter in command.params:
+        assert isinstance(parameter, click.Argument) or parameter.help, f"{name}: {parameter.name}"  # type: ignore[attr-defined]
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    def asked(**environment: str) -> str:
+        program = [sys.executable, "-c", "from autom8_lab.cli import main; main(prog_name='autom8-lab')"]
+        return subprocess.run(program, capture_output=True, text=True, env={**os.environ, **environment}).stdout
+
+    assert "complete -o nosort -F" in asked(_AUTOM8_LAB_COMPLETE="bash_source")
+    words = {"_AUTOM8_LAB_COMPLETE": "bash_complete", "COMP_CWORD": "1"}
+    assert asked(**words, COMP_WORDS="autom8-lab se").split() == ["plain,search"]
+    assert "plain,--topic" in asked(**{**words, "COMP_CWORD": "2"}, COMP_WORDS="autom8-lab search --t").split()
+
+
+# Wrong input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serch", "x"], "no command 'serch'; did you mean 'search'?"),
+        (["--foo"], "No such option '--foo'"),
+        (["search"], "Missing argument 'QUERY'"),
+        (["search", "x", "-k", "many"], "'many' is not a valid integer"),
+        (["search", "x", "-k", "0"], "k=0: give a whole number from 1"),
+        (["search", "x", "--method", "magic"], "'magic' is not one of"),
+        (["search", "x", "--since", "yesterday"], "since='yesterday': give a time"),
+        (["search", "x", "--min-similarity", "nan"], "min_similarity=nan"),
+        (["search", "x", "--metadata", "team"], "--metadata team: give KEY=VALUE"),
+        (["search", "x", "--db", "none.db"], "no lab at none.db: `autom8-lab init --db none.db` makes one"),
+        (["search", "x", "--config", "none.yaml"], "no configuration file at none.yaml"),
+        (["search", "x", "--bd", "x"], "No such option '--bd'"),
+        (["store"], "give one of TEXT, --file or --rows"),
+        (["store", "x", "--rows", "y"], "give one of TEXT, --file or --rows"),
+        (["store", "--rows", "y", "--id", "z"], "--id is for a single text"),
+        (["store", "--rows", "none.jsonl"], "none.jsonl cannot be read (No such file or directory)"),
+        (["store", "--rows", "wrong.jsonl"], "wrong.jsonl, value 1: not valid JSON"),
+        (["store", "--rows", "list.json"], "list.json, value 1: int is no row"),
+        (["store", "--file", "binary"], "binary is not UTF-8 text"),
+        (["store", " "], "content=' ' is empty"),
+        (["store", "x", "--ttl", "soon"], "ttl='soon'"),
+        (["usage", "--by", "modle"], "by='modle' is no column of the ledger; did you mean 'model'?"),
+        (["usage", "--freq", "Q"], "'Q' is not one of"),
+        (["usage", "--since", "soon"], "since='soon'"),
+        (["import", "codx"], "no source 'codx'; did you mean 'codex'?"),
+        (["import", "rows"], "rows needs a PATH"),
+        (["import", "codex", "x", "--mapping", "a=b"], "codex has no use for --mapping"),
+        (["import", "rows", "x", "--mapping", "a"], "--mapping a: give FIELD=COLUMN"),
+        (["import", "rows", "none.csv"], "no file at none.csv"),
+        (["migrate", "--to", "m999"], "no version 'm999'"),
+        (["migrate", "--status", "--db", "none.db"], "no lab at none.db"),
+        (["config", "shw"], "No such command 'shw'. Did you mean 'show'?"),
+        (["config", "init", "wrong.jsonl"], "wrong.jsonl exists already"),
+        (["config", "show", "--preset", "prod"], "'prod' is not one of"),
+        (["cleanup", "--older-than", "long"], "older_than='long'"),
+        (["decisions", "--limit", "0"], "limit=0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_input_is_one_line_exit_code_2_and_changes_nothing(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    with al.open("autom8.db", embedding_model="hash-64"):
+        pass
+    (tmp_path / "wrong.jsonl").write_text("{not json\n", encoding="utf-8")
+    (tmp_path / "list.json").write_text("[1, 2]", encoding="utf-8")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\xfa text")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("variable", ["AUTOM8_CASH_SIZE", "AUTOM8_CACHE_SIZE"])
+def test_a_wrong_variable_is_one_line(variable: str) -> None:
+    result = run("health", **{variable: "lots"})
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert variable in result.stderr
+
+
+def test_a_wrong_configuration_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "autom8.yaml").write_text("database:\n  - [\n", encoding="utf-8")
+    result = run("health")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "is not valid YAML" in result.stderr
+
+
+def test_what_the_file_refuses_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "other.db").write_text("this is no database, and long enough", encoding="utf-8")
+    result = run("health", "--db", "other.db")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: other.db is not an SQLite file: give another path; the file was not touched\n",
+    )
+    assert process("demo", "--path", str(tmp_path)).returncode == 1
+
+
+def test_a_process_ends_without_a_traceback() -> None:
+    for arguments in (["serch"], ["search", "x", "--db", "none.db"], ["health", "--config", "none.yaml"]):
+        result = process(*arguments)
+        assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+        assert result.stderr.startswith("Error: ")
+
+
+def test_a_warning_is_one_line_and_the_answer_comes_all_the_same() -> None:
+    run("store", "A text.")
+    result = run("search", "text", AUTOM8_EMBEDDING_MODEL="hash-32")
+    assert result.exit_code == 0
+    assert re.fullmatch(r"Warning: the vectors in .*autom8.db come from 'hash-64'.*\n", result.stderr)
+    assert "A text." in result.stdout
+
+
+# Set up
+
+
+def test_init_makes_a_lab_once_and_says_whether_it_is_ready(tmp_path: Path) -> None:
+    (tmp_path / "first.csv").write_text("context_id,content,pinned,priority\na,A first text.,yes,7\n", encoding="utf-8")
+    report = answer("init", "--db", "new/lab.db", "--contents", "first.csv")
+    assert (report["ready"], report["created"], report["contexts_stored"]) == (True, True, 1)
+    report = answer("init", "--db", "new/lab.db", "--contents", "first.csv")
+    assert (report["ready"], report["created"], report["contexts_stored"]) == (True, False, 0)
+    with al.open("new/lab.db", embedding_model="hash-64") as lab:
+        assert (lab.get_context("a").pinned, lab.get_context("a").priority) == (True, 7)
+    result = run("init", "--db", "other.db", AUTOM8_SYNCHRONOUS="OFF")
+    assert result.exit_code == 1
+    assert re.search(r"^problems +synchronous=OFF: use NORMAL or FULL", result.stdout, re.MULTILINE)
+
+
+def test_migrate_goes_to_a_version_and_shows_it() -> None:
+    newest = answer("migrate", "--db", "lab.db")["total_migrations"]
+    assert answer("migrate", "--db", "lab.db", "--status")["applied_count"] == newest
+    assert answer("migrate", "--db", "lab.db", "--to", "3")["applied_count"] == 3
+    assert answer("migrate", "--db", "lab.db", "--to", "m005_access_log")["applied_count"] == 5
+    assert len(answer("migrate", "--db", "lab.db", "--status")["pending"]) == newest - 5
+    assert answer("migrate", "--db", "lab.db")["pending"] == []
+
+
+def test_config_shows_begins_and_checks(tmp_path: Path) -> None:
+    rows = {row["setting"]: row for row in answer("config", "show", "--preset", "production", "--db", "x.db")}
+    assert rows["max_connections"]["origin"] == "preset production"
+    assert rows["db_path"] == {**rows["db_path"], "value": "x.db", "origin": "argument"}
+    assert rows["embedding_model"]["origin"] == "environment AUTOM8_EMBEDDING_MODEL"
+    assert "take away the #" in run("config", "init").stdout
+    assert answer("config", "check")["valid"] is True
+    with (tmp_path / "autom8.yaml").open("a", encoding="utf-8") as file:
+        file.write("\n  cash_size: 5\n")
+    result = run("config", "check")
+    assert result.exit_code == 1
+    assert "unknown setting 'cash_size'; did you mean 'cache_size'?" in result.stdout
+
+
+# Remember and find
+
+
+def test_a_text_is_stored_with_what_is_known_about_it_and_found() -> None:
+    options = "--topic rules --id a --summary S --source hand --priority 3 --pin --ttl 30d --metadata team=core --metadata n=5"
+    assert answer("store", "Refunds need a second approval.", *options.split())[0]["outcome"] == "stored"
+    with al.open("autom8.db", embedding_model="hash-64") as lab:
+        context = lab.get_context("a")
+        assert (context.topic, context.summary, context.source, context.priority) == ("rules", "S", "hand", 3)
+        assert (context.pinned, context.metadata) == (True, {"team": "core", "n": 5})
+        assert context.expires_at is not None
+    run("store", "Refunds are quick.", "--id", "b", "--topic", "news")
+    assert [row["context_id"] for row in answer("search", "refunds", "-k", "1", "--topic", "news")] == ["b"]
+    assert [row["context_id"] for row in answer("search", "refunds", "--metadata", "team=core")] == ["a"]
+    assert [row["context_id"] for row in answer("search", "refunds", "--pinned")] == ["a"]
+    assert len(answer("search", "refunds", "--since", "1h", "--method", "text")) == 2
+    assert answer("search", "refunds", "--until", "2020-01-01") == []
+    assert run("search", "refunds", "--until", "2020-01-01").stdout == "no rows\n"
+
+
+def test_an_id_that_is_taken_is_refused_updated_or_left(tmp_path: Path) -> None:
+    run("store", "One.", "--id", "a")
+    result = run("store", "Two.", "--id", "a")
+    assert result.exit_code == 1
+    assert "exists already" in result.stderr
+    assert answer("store", "Two.", "--id", "a", "--if-exists", "skip")[0]["outcome"] == "skipped"
+    assert answer("store", "Two.", "--id", "a", "--if-exists", "update")[0]["outcome"] == "updated"
+
+
+def test_files_and_standard_input_are_stored(tmp_path: Path) -> None:
+    (tmp_path / "one.md").write_text("\ufeffThe first file.", encoding="utf-8")
+    (tmp_path / "two.md").write_text("The second file.", encoding="utf-8")
+    assert len(answer("store", "--file", "one.md", "--file", "two.md", "--topic", "files")) == 2
+    run("store", "--file", "-", "--id", "piped", input="From a pipe.")
+    with al.open("autom8.db", embedding_model="hash-64") as lab:
+        contents = {item.content: item.source for item in lab.list_contexts()}
+    assert contents == {"The first file.": "one.md", "The second file.": "two.md", "From a pipe.": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "rows.jsonl",
+            '{"content": "One.", "context_id": "1", "priority": 2}\n\n{"content": "Two.", "metadata": {"a": 1}}\n',
+        ),
+        (
+            "rows.json",
+            '[{"content": "One.", "context_id": "1", "priority": 2}, {"content": "Two.", "metadata": {"a": 1}}]',
+        ),
+        ("rows.csv", 'content,context_id,priority,metadata\nOne.,1,2,\nTwo.,,,"{""a"": 1}"\n'),
+    ],
+)
+def test_rows_are_stored_from_every_kind_of_file(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert [row["outcome"] for row in answer("store", "--rows", name, "--topic", "rows")] == ["stored", "stored"]
+    with al.open("autom8.db", embedding_model="hash-64") as lab:
+        assert lab.get_context("1").priority == 2
+        assert [hit.context.metadata for hit in lab.search("two", k=1, topic="rows")] == [{"a": 1}]
+
+
+def test_rows_come_through_a_pipe() -> None:
+    assert len(answer("store", "--rows", "-", input='{"content": "One."}\n{"content": "Two."}\n')) == 2
+
+
+def test_cleanup_removes_only_when_told_to() -> None:
+    run("store", "Old.", "--id", "old", "--ttl", "1s")
+    run("store", "Kept.", "--id", "kept")
+    time.sleep(1.1)
+    assert [row["context_id"] for row in answer("cleanup")] == ["old"]
+    assert [row["context_id"] for row in answer("cleanup", "--delete")] == ["old"]
+    assert answer("cleanup") == []
+
+
+# Account
+
+
+@pytest.mark.parametrize("name", ["usage", "cost", "latency", "models"])
+def test_the_account_is_the_labs_own_frame(ledger: Path, name: str) -> None:
+    verb = {"models": "model_performance_df"}.get(name, f"{name}_df")
+    with al.open(ledger, embedding_model="hash-64") as lab:
+        expected = getattr(lab, verb)(by=["provider", "operation"], freq="D", since="2026-05-30", success=True)
+    arguments = "--by provider --by operation --freq D --since 2026-05-30 --success".split()
+    printed = answer(name, *arguments)
+    assert len(expected) > 4
+    assert [row["operation"] for row in printed] == expected["operation"].tolist()
+    assert list(printed[0]) == expected.columns.tolist()
+    text = run(name, *arguments, "--csv").stdout
+    assert next(csv.reader(io.StringIO(text))) == expected.columns.tolist()
+    assert len(text.splitlines()) == len(expected) + 1
+    table = run(name, *arguments).stdout.splitlines()
+    assert table[0].split()[:3] == ["period", "provider", "operation"]
+    assert len(table) == len(expected) + 1
+
+
+def test_calls_are_filtered_by_several_names_and_metadata(ledger: Path) -> None:
+    rows = answer("usage", "--model", "gpt-4.1", "--model", "gpt-4o-mini", "--source", "mock")
+    assert [row["model"] for row in rows] == ["gpt-4.1", "gpt-4o-mini"]
+    assert answer("usage", "--metadata", "team=nobody") == []
+    assert sum(row["calls"] for row in answer("usage", "--failure")) == sum(
+        row["failed_calls"] for row in answer("usage")
+    )
+
+
+def test_the_newest_decisions_are_shown(ledger: Path) -> None:
+    rows = answer("decisions", "--limit", "3", "--type", "route")
+    assert len(rows) == 3
+    assert rows == sorted(rows, key=lambda row: row["at"])
+    assert rows[0]["candidates"][rows[0]["chosen"]] is not None
+
+
+def test_logs_are_imported_with_a_report(tmp_path: Path) -> None:
+    (tmp_path / "calls.csv").write_text(
+        "Model,Prompt tokens,Completion tokens,At\ngpt-4o-mini,10,20,2026-05-01T10:00:00Z\ngpt-4o-mini,-1,2,2026-05-01T11:00:00Z\n",
+        encoding="utf-8",
+    )
+    assert answer("import", "rows", "calls.csv", "--mapping", "guess", "--dry-run")["new"] == 1
+    report = answer("import", "rows", "calls.csv", "--mapping", "guess")
+    assert (report["new"], report["refused"]) == (1, 1)
+    assert "input_tokens" in report["refused_rows"][0]["reason"]
+    table = run("import", "rows", "calls.csv", "--mapping", "guess").stdout
+    assert re.search(r"already_there +1", table)
+    mapping = ["model=Model", "at=At", "input_tokens=Completion tokens"]
+    options = [word for pair in mapping for word in ("--mapping", pair)]
+    assert answer("import", "rows", "calls.csv", *options, "--db", "other.db")["new"] == 2
+
+
+# Look after the file
+
+
+def test_health_tells_the_state_and_the_numbers(ledger: Path) -> None:
+    report = answer("health")
+    assert (report["usage_rows"], report["journal_mode"]) == (180, "wal")
+    names = [line.split()[0] for line in run("health").stdout.splitlines() if not line.startswith(" ")]
+    assert names == list(report)
+    assert len(next(csv.DictReader(io.StringIO(run("health", "--csv").stdout)))) == len(report)
+
+
+# Terminal and pipe
+
+
+def in_terminal(columns: int, *arguments: str, **environment: str) -> str:
+    """Run a command in a pseudo-terminal of that width and return what it writes."""
+    head, tail = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "autom8_lab", *arguments],
+        stdin=tail,
+        stdout=tail,
+        stderr=tail,
+        env={**os.environ, **ENVIRONMENT, "COLUMNS": str(columns), "TERM": "xterm", **environment},
+        close_fds=True,
+    )
+    os.close(tail)
+    written = b""
+    try:
+        while part := os.read(head, 65_536):
+            written += part
+    except OSError:
+        pass  # Linux says so when the last writer has gone
+    os.close(head)
+    assert child.wait(60) == 0, written
+    return written.decode()
+
+
+def test_a_table_fits_the_terminal_and_its_head_is_bold(ledger: Path) -> None:
+    for columns in (40, 60):
+        lines = in_terminal(columns, "decisions", "--limit", "5").replace("\r", "").splitlines()
+        plain = [click.unstyle(line) for line in lines]
+        assert max(len(line) for line in plain[:6]) <= columns
+        assert (len(plain), "…" in plain[1]) == (7, True)
+        assert plain[6].startswith("(no room for ")
+        assert lines[0].startswith("\x1b[1m")
+    assert "\x1b" not in in_terminal(100, "decisions", NO_COLOR="1")
+
+
+def test_a_pipe_gets_whole_lines_without_colours(ledger: Path) -> None:
+    result = process("decisions", "--limit", "5")
+    assert "\x1b" not in result.stdout
+    assert "…" not in result.stdout
+    assert all(len(line.split()[0]) == 24 for line in result.stdout.splitlines()[1:])
+
+
+def test_a_pipe_that_is_closed_early_is_no_error(ledger: Path) -> None:
+    command = (
+        f"{sys.executable} -m autom8_lab usage --by agent --by operation --freq h | head -1; exit ${{PIPESTATUS[0]}}"
+    )
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env={**os.environ, **ENVIRONMENT})
+    assert result.stdout.startswith("period")
     assert "Traceback" not in result.stderr
 
 
-def test_a_lab_error_is_one_line_and_no_traceback(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["demo", "--path", str(tmp_path)])
-    assert result.exit_code == 1
-    assert (
-        result.output
-        == f"Error: {tmp_path} is a folder: give the path of a file in it, such as {tmp_path / 'autom8.db'}\n"
-    )
+def test_a_stored_text_does_not_steer_the_terminal() -> None:
+    run("store", "red \x1b[31m alert \x07 and \x9b31m more", "--id", "a")
+    shown = run("search", "alert").stdout
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown)
+    assert "\\u001b[31m" in run("search", "alert", "--json").stdout
+
+
+# The demo
 
 
 def test_the_demo_searches_the_language_reference_three_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
