@@ -34,6 +34,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Look after the file": {
         "health": ("care", "The state of the file and its engines."),
+        "check": ("care", "Look at everything in the file, row by row."),
     },
     "Try": {
         "demo": ("trying", "Build a lab from the Python language reference and search it."),

@@ -143,9 +143,7 @@ def _state_of(lab: Lab, *, created: bool, migrations_before: int, contexts_store
     health = lab.health()
     remarks = lab.config_advice_df().to_dict("records")
     problems = [_sentence(row) for row in remarks if row["kind"] == "problem"]
-    problems += [f"{name}: {value}" for name, value in health.items() if str(value).startswith("cannot be read")]
-    if health.get("quick_check", "ok") != "ok":
-        problems.append(f"quick_check: {health['quick_check']}")
+    problems += complaints(health)
     model, dimensions = None, None
     try:
         model, dimensions = lab._try_model()
@@ -160,3 +158,12 @@ def _state_of(lab: Lab, *, created: bool, migrations_before: int, contexts_store
         contexts_stored=contexts_stored,
         **{**health, "embedding_model": model, "dimensions": dimensions},
     )
+
+
+def complaints(health: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a lab's health that say something is wrong with its file."""
+    unread = {name: value for name, value in health.items() if str(value).startswith("cannot be read")}
+    wrong = (
+        {} if str(health["quick_check"]).startswith(("ok", "not finished")) else {"quick_check": health["quick_check"]}
+    )
+    return [f"{name}: {value}" for name, value in {**unread, **wrong}.items()]

@@ -24,10 +24,10 @@ FLOORS = [
     {"analysis", "tuning", "importers", "plots"},
     {"verbs"},
     {"lab"},
-    {"setup"},
+    {"demo", "setup"},
     {"aio"},
     {"commands"},
-    {"__init__", "__main__", "cli", "demo", "diagnostics", "mockdata"},
+    {"__init__", "__main__", "cli", "diagnostics", "mockdata"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted(PACKAGE.rglob("*.py"))

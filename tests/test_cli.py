@@ -402,6 +402,28 @@ def test_health_tells_the_state_and_the_numbers(ledger: Path) -> None:
     assert len(next(csv.DictReader(io.StringIO(run("health", "--csv").stdout)))) == len(report)
 
 
+def test_check_finds_nothing_in_a_sound_file_and_says_what_is_wrong_in_another(ledger: Path) -> None:
+    assert answer("check") == []
+    assert run("check").stdout == "nothing is wrong\n"
+    content = bytearray(ledger.read_bytes())
+    place = content.index(b"gpt-4.1")
+    content[place : place + 7] = b"gpt-4.9"
+    ledger.write_bytes(content)
+    result = run("check", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)[0]["severity"] == "error"
+
+
+def test_health_of_a_damaged_file_is_exit_code_1(ledger: Path) -> None:
+    content = bytearray(ledger.read_bytes())
+    for page in range(20, len(content) // 4096):
+        content[page * 4096 : page * 4096 + 64] = b"\xff" * 64
+    ledger.write_bytes(content)
+    result = run("health")
+    assert result.exit_code == 1, result.output
+    assert "malformed" in result.output or "quick_check" in result.output
+
+
 # Terminal and pipe
 
 

@@ -15,7 +15,7 @@ from autom8_lab.config.advice import File, Machine, remarks, this_machine
 
 GB = 1_000_000_000
 MACHINE = Machine(cores=8, memory_bytes=16 * GB, disk_free_bytes=100 * GB)
-FILE = File(sqlite_version="3.53.4")
+FILE = File()
 
 
 def said(*, machine: Machine = MACHINE, file: File = FILE, **settings: Any) -> dict[str, tuple[str, str]]:
@@ -35,11 +35,10 @@ def test_durability_that_can_lose_the_file_is_a_problem() -> None:
     assert "synchronous" not in said(synchronous="OFF", db_path=":memory:")
 
 
-@pytest.mark.parametrize(
-    ("version", "safe"), [("3.40.1", False), ("3.51.2", False), ("3.51.3", True), ("3.53.4", True)]
-)
-def test_an_sqlite_with_the_wal_reset_bug_is_a_problem(version: str, safe: bool) -> None:
-    assert ("db_path" not in said(file=File(sqlite_version=version))) is safe
+def test_an_sqlite_with_the_wal_reset_bug_is_a_problem() -> None:
+    kind, text = said(file=File(wal_reset_bug="install pysqlite3"))["db_path"]
+    assert (kind, "install pysqlite3 (this SQLite can damage" in text) == ("problem", True)
+    assert said(file=File(wal_reset_bug="install pysqlite3"), preset="testing") == {}
 
 
 def test_a_folder_that_is_missing_or_shut_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +53,7 @@ def test_a_folder_that_is_missing_or_shut_is_a_problem(tmp_path: Path, monkeypat
 def test_a_disk_that_has_no_room_for_a_copy_of_the_file_is_a_problem() -> None:
     full = Machine(cores=8, memory_bytes=16 * GB, disk_free_bytes=3 * GB)
     assert "db_path" not in said(machine=full)
-    kind, text = said(machine=full, file=File("3.53.4", file_bytes=2 * GB))["db_path"]
+    kind, text = said(machine=full, file=File(file_bytes=2 * GB))["db_path"]
     assert (kind, "make 4,000 MB free" in text) == ("problem", True)
 
 
@@ -67,10 +66,10 @@ def test_caches_that_do_not_fit_into_memory_are_a_problem_with_a_number_that_fit
 
 
 def test_a_file_much_larger_than_its_cache_gets_advice() -> None:
-    kind, text = said(file=File("3.53.4", file_bytes=3 * GB))["cache_size"]
+    kind, text = said(file=File(file_bytes=3 * GB))["cache_size"]
     assert (kind, "try 40000" in text) == ("advice", True)
     small = Machine(cores=8, memory_bytes=1 * GB, disk_free_bytes=100 * GB)
-    assert said(machine=small, file=File("3.53.4", file_bytes=3 * GB)).get("cache_size", ("problem",))[0] == "problem"
+    assert said(machine=small, file=File(file_bytes=3 * GB)).get("cache_size", ("problem",))[0] == "problem"
 
 
 def test_more_connections_than_cores_can_serve_get_advice() -> None:
@@ -82,18 +81,18 @@ def test_a_try_that_outlasts_its_call_is_a_problem() -> None:
 
 
 def test_an_engine_that_cannot_be_had_or_does_not_fit_is_a_problem() -> None:
-    missing = File("3.53.4", extension_missing="sqlite-vec is not installed (pip install sqlite-vec)")
+    missing = File(extension_missing="sqlite-vec is not installed (pip install sqlite-vec)")
     assert "pip install sqlite-vec" in said(vector_engine="sqlite-vec", file=missing)["vector_engine"][1]
     assert said(file=missing) == {}
-    many = File("3.53.4", chunks=10_000_000, dimensions=384)
+    many = File(chunks=10_000_000, dimensions=384)
     assert "the vectors take 15.4 GB of 16.0 GB" in said(vector_engine="exact", file=many)["vector_engine"][1]
 
 
 def test_another_model_than_the_files_gets_advice_only_when_it_was_asked_for() -> None:
-    other = File("3.53.4", embedding_model="bge-small-en")
+    other = File(embedding_model="bge-small-en")
     assert said(file=other) == {}
     assert "come from 'bge-small-en'" in said(embedding_model="all-MiniLM-L6-v2", file=other)["embedding_model"][1]
-    same = File("3.53.4", embedding_model="hash-384")
+    same = File(embedding_model="hash-384")
     assert said(embedding_model="hash", file=same) == {}
 
 
@@ -104,7 +103,7 @@ def test_the_hash_encoder_by_chance_gets_advice(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_grows_without_end_gets_advice() -> None:
-    grown = File("3.53.4", log_entries=200_000, unused_contexts=20_000)
+    grown = File(log_entries=200_000, unused_contexts=20_000)
     assert set(said(file=grown)) == {"access_log_days", "auto_cleanup_days"}
     assert said(file=grown, access_log_days=90, auto_cleanup_days=90) == {}
 
@@ -120,7 +119,7 @@ def test_problems_come_first_and_every_row_says_what_to_do() -> None:
 
 
 def test_a_machine_that_does_not_tell_gets_no_advice_about_it() -> None:
-    assert said(machine=Machine(1, None, None), file=File("3.53.4", file_bytes=9 * GB), cache_size=10**9) == {}
+    assert said(machine=Machine(1, None, None), file=File(file_bytes=9 * GB), cache_size=10**9) == {}
 
 
 def test_this_machine_tells_its_cores_memory_and_disk(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Output:
 
     form: str
 
-    def frame(self, frame: pd.DataFrame, *, columns: Sequence[str] | None = None) -> None:
+    def frame(self, frame: pd.DataFrame, *, columns: Sequence[str] | None = None, empty: str = "no rows") -> None:
         """Print a frame; a table shows only `columns`, as wide as the terminal, or in a pipe as it needs to be."""
         if self.form == "json":
             names = list(frame.columns)
@@ -38,7 +38,7 @@ class Output:
         elif self.form == "csv":
             click.echo(frame.to_csv(index=False), nl=False)
         elif frame.empty:
-            click.echo("no rows")
+            click.echo(empty)
         else:
             shown = frame[[name for name in columns or frame.columns if name in frame]]
             rows = [dict(zip(shown.columns, cells, strict=True)) for cells in shown.itertuples(index=False, name=None)]

@@ -16,7 +16,6 @@ from .sources import PREFIX, strays
 COLUMNS = {"setting": "str", "value": "str", "kind": "str", "advice": "str", "why": "str"}
 PAGE_BYTES = 4_096
 MEGABYTE, GIGABYTE = 1_000_000, 1_000_000_000
-WAL_RESET_FIXED = (3, 51, 3)  # sqlite.org/wal.html: from 3.7.0 on, writer and checkpoint at one instant could corrupt
 CGROUP_MEMORY = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -33,7 +32,7 @@ class Machine:
 class File:
     """What the lab's file and its engine are; the figures of a file that is not there are 0."""
 
-    sqlite_version: str
+    wal_reset_bug: str | None = None  # what to do about it, where this SQLite has it (sqlite.org/wal.html)
     extension_missing: str | None = None
     file_bytes: int = 0
     chunks: int = 0
@@ -93,10 +92,9 @@ def _durability(config: LabConfig, machine: Machine, file: File) -> Iterator[Rem
     if config.synchronous == "OFF" and config.db_path != ":memory:":
         why = "with OFF a power cut can damage the whole file, not only lose the last writes"
         yield Remark("synchronous", "problem", "use NORMAL or FULL for a file that matters", why)
-    version = tuple(int(part) for part in file.sqlite_version.split("."))
-    if version < WAL_RESET_FIXED and config.db_path != ":memory:":
-        why = f"SQLite {file.sqlite_version} can damage a file that several connections write and checkpoint at once"
-        yield Remark("db_path", "problem", "pip install -U pysqlite3 (SQLite 3.51.3 or newer)", why)
+    if file.wal_reset_bug and config.db_path != ":memory:":
+        why = "this SQLite can damage a file that two connections write and checkpoint at one instant"
+        yield Remark("db_path", "problem", file.wal_reset_bug, why)
 
 
 def _place(config: LabConfig, machine: Machine, file: File) -> Iterator[Remark]:

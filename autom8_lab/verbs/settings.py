@@ -80,13 +80,14 @@ def file_facts(storage: Storage, *, clock: Callable[[], datetime]) -> File:
     """Return what advice needs to know about a file."""
     from ..config.advice import File
 
-    health = storage.health(["sqlite_version", "sqlite_vec", "file_bytes"])
+    health = storage.health(["file_bytes", "sqlite_vec", "wal_reset_bug"])
+    bug = str(health["wal_reset_bug"]).partition(": ")[2]
     extension = health["sqlite_vec"]  # one word where it is loaded, else the reason why not
     active = storage.rows("embedding_sets", where=[Condition("state", "=", "active")])
     stale = clock() - UNUSED
     unused = [Condition("updated_at", "<", stale), Condition("accessed_at", "null or <", stale)]
     return File(
-        sqlite_version=health["sqlite_version"],
+        wal_reset_bug=bug or None,
         extension_missing=extension if " " in extension else None,
         file_bytes=health["file_bytes"],
         chunks=storage.count("context_chunks"),
