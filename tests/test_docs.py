@@ -17,7 +17,7 @@ from autom8_lab.cli import main
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 BLOCK = re.compile(r"^```(\w*)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FLAGS = doctest.ELLIPSIS
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE  # the widths of columns follow what is in them
 
 
 def blocks(page: Path, language: str) -> list[str]:
