@@ -83,6 +83,7 @@ def _verb(method: Callable[Concatenate[Lab, Parameters], Result]) -> Callable[Pa
 
 accesses_df = _verb(Lab.accesses_df)
 apply = _verb(Lab.apply)
+backup = _verb(Lab.backup)
 check = _verb(Lab.check)
 cleanup = _verb(Lab.cleanup)
 compare_models = _verb(Lab.compare_models)
@@ -172,6 +173,7 @@ __all__ = [
     "accesses_df",
     "aio",
     "apply",
+    "backup",
     "check",
     "check_file",
     "cleanup",

@@ -23,7 +23,7 @@ CHECK_COLUMNS = {"severity": "str", "table": "str", "key": "str", "finding": "st
 
 def check(storage: Storage, *, progress: bool | None) -> pd.DataFrame:
     """See `Lab.check`."""
-    with _RowBar(progress) as bar:
+    with Bar(progress, unit="rows") as bar:
         return _frame_of(storage.check(progress=bar.tell))
 
 
@@ -36,7 +36,7 @@ def check_file(path: str | os.PathLike[str], *, progress: bool | None = None) ->
 
     if not Path(path).is_file():
         raise LabNotFound(f"no lab at {path} to check: give the path of its file")
-    with _RowBar(progress) as bar:
+    with Bar(progress, unit="rows") as bar:
         return _frame_of(check_file(os.fspath(path), progress=bar.tell))
 
 
@@ -45,24 +45,28 @@ def _frame_of(findings: Iterable[Finding]) -> pd.DataFrame:
     return frame([vars(item) for item in found], CHECK_COLUMNS)
 
 
-class _RowBar:
-    """A progress bar that learns from the work itself how many rows there are."""
+class Bar:
+    """A progress bar that learns from the work itself how much there is to do, anew for each of its parts."""
 
-    def __init__(self, shown: bool | None) -> None:
+    def __init__(self, shown: bool | None, *, unit: str) -> None:
         self._shown = shown
+        self._unit = unit
         self._stack = ExitStack()
+        self._total = 0
         self._bar: Any = None
         self._done = 0
 
-    def __enter__(self) -> _RowBar:
+    def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
     def tell(self, done: int, total: int) -> None:
-        """Show that so many rows of so many are done."""
-        if self._bar is None:
-            self._bar = self._stack.enter_context(progress_bar(total, "rows", self._shown))
+        """Show that so many of so many are done."""
+        if self._bar is None or total != self._total:
+            self._stack.close()
+            self._bar = self._stack.enter_context(progress_bar(total, self._unit, self._shown))
+            self._done, self._total = 0, total
         self._bar.update(done - self._done)
         self._done = done

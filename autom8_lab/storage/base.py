@@ -239,5 +239,12 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def copy_to(self, path: str, *, progress: Callable[[int, int], None] | None = None) -> None:
+        """Write a copy of everything, as of one moment, into a new file that its owner alone may read, and check it.
+
+        Others may go on writing. Raises `DamagedLab` where the copy is not sound; the caller removes it then.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Release every connection. Closing twice is fine."""

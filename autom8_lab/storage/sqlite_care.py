@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..records import Finding
 from . import sqlite_health
+from .sqlite_backup import copy_database
 from .sqlite_check import Check
 from .sqlite_columns import SQLiteColumns
 
@@ -26,3 +27,7 @@ class SQLiteCare(SQLiteColumns):
     def check(self, *, progress: Callable[[int, int], None] | None = None) -> Iterator[Finding]:
         """See `Storage.check`."""
         return Check(self._pool, progress=progress).findings()
+
+    def copy_to(self, path: str, *, progress: Callable[[int, int], None] | None = None) -> None:
+        """See `Storage.copy_to`."""
+        copy_database(self._pool, path, progress=progress)

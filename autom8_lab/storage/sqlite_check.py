@@ -205,9 +205,12 @@ class Check:
             yield self._error(FTS, "", f"the full-text index does not fit the texts: {exc}")
 
 
-def check_file(path: str, *, progress: Progress | None = None) -> Iterator[Finding]:
-    """Yield what is wrong with a file, whether or not it can be opened as a lab."""
-    pool = ConnectionPool(path, read_only="is only looked at", prepare=_prepare)
+def check_file(path: str, *, writable: bool = False, progress: Progress | None = None) -> Iterator[Finding]:
+    """Yield what is wrong with a file, whether or not it can be opened as a lab.
+
+    Of one that is `writable` nothing is written either, but no copy is needed to look at its full-text index.
+    """
+    pool = ConnectionPool(path, read_only=None if writable else "is only looked at", prepare=_prepare)
     try:
         yield from Check(pool, progress=progress).findings()
     finally:
