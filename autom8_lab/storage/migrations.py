@@ -479,6 +479,27 @@ def _(database: Database) -> None:
     _drop(database, "import_cursors")
 
 
+@migrations()
+def m010_text_changes(database: Database) -> None:
+    """How often the text index changed otherwise than by growing: who has read it then reads only what is new."""
+    database.table("index_state").insert({"name": "text", "state": "0"})
+    for event in ("UPDATE OF content, topic, summary", "DELETE"):
+        database.execute(
+            f"""
+            CREATE TRIGGER context_registry_text_{event.split()[0].lower()} AFTER {event} ON context_registry BEGIN
+                UPDATE index_state SET state = state + 1 WHERE name = 'text';
+            END
+            """
+        )
+
+
+@reverse_of(m010_text_changes)
+def _(database: Database) -> None:
+    database.execute("DROP TRIGGER context_registry_text_update")
+    database.execute("DROP TRIGGER context_registry_text_delete")
+    database.table("index_state").delete("text")
+
+
 def names() -> list[str]:
     """Return the names of all migrations, in order."""
     return list(reverses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,44 +20,70 @@ from .sqlite_names import ContextNames, Remember
 
 FTS = "context_registry_fts"
 INDEXED = ("content", "topic", "summary")
-KEPT_POSTINGS = 4_000_000  # of 16 bytes each
+KEPT_POSTINGS = 4_000_000  # of 24 bytes each
 SMALL_TABLE = 2_000  # contexts; in fewer of them even a word that all have is cheap
 FIRST_LOOK = 256  # places that are looked at first where a filter may drop some
 MANY_LEVEL = 4_096  # contexts level with the last place
+K1, B = 1.2, 0.75  # those of FTS5's bm25()
 
 Keys = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 
 
-class Postings(NamedTuple):
+class Scored(NamedTuple):
     """The contexts that have a term, by growing key, and what the term adds to the BM25 score of each."""
 
     keys: Keys
     scores: Scores
 
 
+@dataclass(frozen=True)
+class Postings:
+    """The contexts that have a term, how often, and how many words they have; read up to a context key."""
+
+    keys: Keys
+    counts: Scores
+    lengths: Scores
+    last_key: int
+
+    def scored(self, table: Table) -> Scored:
+        """Return what the term adds to the scores: Okapi BM25 as FTS5 computes it."""
+        norm = K1 * (1 - B + B * self.lengths / table.average_length)
+        weight = inverse_frequency(table.contexts, len(self.keys))
+        return Scored(self.keys, weight * (self.counts * (K1 + 1)) / (self.counts + norm))
+
+
+class Table(NamedTuple):
+    """What BM25 knows of the whole table, and which version of it: `changes` are all but additions."""
+
+    changes: int
+    last_key: int
+    contexts: int
+    average_length: float
+
+
 @dataclass
 class _Snapshot:
-    """What has been read of one version of the text index."""
+    """What has been read of one version of the text index; the postings go on to the next where it only grew."""
 
-    version: object
-    contexts: int
-    frequencies: dict[str, int] = field(default_factory=dict)
-    postings: OrderedDict[tuple[str, tuple[float, ...]], Postings] = field(default_factory=OrderedDict)
+    table: Table
+    frequencies: dict[str, tuple[int, int]] = field(default_factory=dict)
+    postings: OrderedDict[str, Postings] = field(default_factory=OrderedDict)
+    scored: dict[tuple[str, tuple[float, ...]], Scored] = field(default_factory=dict)
     kept: int = 0
 
 
 class TextIndex:
-    """Ranks contexts by BM25 as FTS5's `rank` does, without scoring a word's contexts anew for each query.
+    """Ranks contexts by BM25 as FTS5's `rank` does, without reading a word's postings anew for each query.
 
-    BM25 is a sum over words. FTS5 scores each word once, as a query of one word; that is kept until the index
-    changes, so that a query is a sum of a few arrays. Asked for all words at once, FTS5 would score every context
-    that has any of them, which for common words is most of the table.
+    BM25 is a sum over words. What a word adds is computed from its postings, which are read once and then only
+    continued with the contexts that are new. Asked for all words at once, FTS5 would score every context that has
+    any of them, each time; for common words that is most of the table.
     """
 
     def __init__(self, remember: Remember) -> None:
         self._remember = remember
-        self._snapshot = _Snapshot((), 0)
+        self._snapshot = _Snapshot(Table(-1, -1, 0, 0.0))
         self._lock = threading.Lock()
 
     def match(
@@ -75,7 +102,7 @@ class TextIndex:
         snapshot = self._current(database, dirty=dirty)
         of_columns = tuple(weights.get(name, 1.0) for name in INDEXED)
         telling = self._telling(database, snapshot, terms)
-        found = [self._postings(database, snapshot, term, of_columns) for term in telling]
+        found = [self._scored(database, snapshot, term, of_columns) for term in telling]
         keys, scores = _added_up([item for item in found if len(item.keys)])
         passing = context_filter(database, where, columns)
         names: ContextNames = self._remember("names", ContextNames)
@@ -101,23 +128,24 @@ class TextIndex:
         known = names.keys(database, context_ids)
         wanted = np.array(list(known.values()), dtype=np.int64)
         telling = self._telling(database, snapshot, terms)
-        there = [_among(self._postings(database, snapshot, term).keys, wanted).tolist() for term in telling]
+        there = [_among(self._scored(database, snapshot, term).keys, wanted).tolist() for term in telling]
         return {
             context_id: tuple(term for term, has in zip(telling, there, strict=True) if has[place])
             for place, context_id in enumerate(known)
         }
 
     def _current(self, database: Database, *, dirty: bool) -> _Snapshot:
-        version = self._remember("text version", lambda: _version(database))
+        table: Table = self._remember("text table", lambda: _table(database))
+        if dirty:
+            return _Snapshot(table)
         with self._lock:
-            if self._snapshot.version == version and not dirty:
-                return self._snapshot
-        count = database.execute("SELECT count(*) FROM context_registry").fetchone()[0]
-        snapshot = _Snapshot(version, count)
-        if not dirty:
-            with self._lock:
-                self._snapshot = snapshot
-        return snapshot
+            old = self._snapshot
+            if old.table != table:
+                grown = old.table.changes == table.changes and old.table.last_key <= table.last_key
+                self._snapshot = (
+                    _Snapshot(table, old.frequencies, old.postings, kept=old.kept) if grown else _Snapshot(table)
+                )
+            return self._snapshot
 
     def _telling(self, database: Database, snapshot: _Snapshot, terms: Sequence[str]) -> Sequence[str]:
         """Leave out the words that more than half of a large table has, as long as another word is found.
@@ -125,35 +153,107 @@ class TextIndex:
         BM25 weighs a word by ln((N - n + 0.5) / (n + 0.5)); where that is below 0 FTS5 takes 0.000001: such a word
         orders nothing that another does not.
         """
-        if snapshot.contexts < SMALL_TABLE or len(terms) < 2:
+        contexts = snapshot.table.contexts
+        if contexts < SMALL_TABLE or len(terms) < 2:
             return terms
         for term in terms:
-            if term not in snapshot.frequencies:
+            # Counted again when the table has grown by a tenth, or when the word was in none.
+            if snapshot.frequencies.get(term, (0, 0))[1] * 1.1 < contexts or not snapshot.frequencies[term][0]:
                 sql = f"SELECT count(*) FROM {FTS} WHERE {FTS} MATCH ?"
-                snapshot.frequencies[term] = database.execute(sql, [_any_of([term])]).fetchone()[0]
-        return [term for term in terms if 0 < snapshot.frequencies[term] <= snapshot.contexts / 2] or terms
+                count = database.conn.execute(sql, [_any_of([term])]).fetchone()[0]
+                snapshot.frequencies[term] = count, contexts
+        return [term for term in terms if 0 < snapshot.frequencies[term][0] <= contexts / 2] or terms
 
-    def _postings(
+    def _scored(
         self, database: Database, snapshot: _Snapshot, term: str, weights: tuple[float, ...] = (1.0,) * len(INDEXED)
-    ) -> Postings:
+    ) -> Scored:
         name = (term, weights)
+        if name not in snapshot.scored:
+            if any(weight != 1 for weight in weights):
+                scored = _weighted(database, term, weights)
+            else:
+                scored = self._postings(database, snapshot, term).scored(snapshot.table)
+            if len(snapshot.scored) * 2 > KEPT_POSTINGS // max(len(scored.keys), 1):
+                snapshot.scored.clear()
+            snapshot.scored[name] = scored
+        return snapshot.scored[name]
+
+    def _postings(self, database: Database, snapshot: _Snapshot, term: str) -> Postings:
         with self._lock:
-            if name in snapshot.postings:
-                snapshot.postings.move_to_end(name)
-                return snapshot.postings[name]
-        sql = f"SELECT rowid, -bm25({FTS}, {', '.join('?' * len(weights))}) FROM {FTS} WHERE {FTS} MATCH ?"
-        rows = np.array(database.execute(sql, [*weights, _any_of([term])]).fetchall(), dtype=np.float64).reshape(-1, 2)
-        rows = rows[rows[:, 1] > 0]  # a column may be weighted by 0
-        postings = Postings(rows[:, 0].astype(np.int64), rows[:, 1].copy())
+            known = snapshot.postings.get(term)
+            if known is not None:
+                snapshot.postings.move_to_end(term)
+        if known is not None and known.last_key >= snapshot.table.last_key:
+            return known
+        postings = _read(database, term, snapshot.table, known)
         # Someone may have written since the version was read: what was read then belongs to none.
-        if _version(database) == snapshot.version:
+        if _table(database).changes == snapshot.table.changes:
             with self._lock:
-                if name not in snapshot.postings:
-                    snapshot.postings[name] = postings
-                    snapshot.kept += len(rows)
+                snapshot.postings[term] = postings
+                snapshot.kept += len(postings.keys) - (len(known.keys) if known else 0)
                 while snapshot.kept > KEPT_POSTINGS and len(snapshot.postings) > 1:
                     snapshot.kept -= len(snapshot.postings.popitem(last=False)[1].keys)
         return postings
+
+
+def inverse_frequency(contexts: int, having: int) -> float:
+    """Return BM25's weight of a word that so many of the contexts have, as FTS5 computes it."""
+    weight = math.log((contexts - having + 0.5) / (having + 0.5))
+    return weight if weight > 0 else 1e-6
+
+
+def _table(database: Database) -> Table:
+    sql = (
+        "SELECT (SELECT state FROM index_state WHERE name = 'text'), (SELECT max(context_key) FROM context_registry),"
+        f" (SELECT block FROM {FTS}_data WHERE id = 1)"
+    )
+    changes, last_key, averages = database.conn.execute(sql).fetchone()
+    # FTS5's record of averages: the number of rows, and the words in each column, as varints.
+    contexts, *words = _varints(averages or b"\0")
+    return Table(int(changes), last_key or 0, contexts, sum(words) / max(contexts, 1))
+
+
+def _varints(blob: bytes) -> list[int]:
+    values, value = [], 0
+    for byte in blob:
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            values.append(value)
+            value = 0
+    return values
+
+
+def _read(database: Database, term: str, table: Table, known: Postings | None) -> Postings:
+    """Read a term's postings, or those that came after the known ones.
+
+    FTS5 tells a score, not how often the word is there; that follows from the score, for the rest of the formula is
+    known.
+    """
+    after = known.last_key if known else -1
+    rows = database.conn.execute(
+        f"SELECT {FTS}.rowid, -bm25({FTS}), s.sz FROM {FTS} JOIN {FTS}_docsize s ON s.id = {FTS}.rowid"
+        f" WHERE {FTS} MATCH ? AND {FTS}.rowid > ? AND {FTS}.rowid <= ?",
+        [_any_of([term]), after, table.last_key],
+    ).fetchall()
+    keys = np.array([row[0] for row in rows], dtype=np.int64)
+    scores = np.array([row[1] for row in rows], dtype=np.float64)
+    lengths = np.array([sum(_varints(row[2])) for row in rows], dtype=np.float64)
+    weight = inverse_frequency(table.contexts, len(rows) + (len(known.keys) if known else 0))
+    norm = K1 * (1 - B + B * lengths / max(table.average_length, 1e-9))
+    counts = np.maximum(np.rint(scores * norm / np.maximum(weight * (K1 + 1) - scores, 1e-12)), 1)
+    if known is not None:
+        keys, counts = np.concatenate([known.keys, keys]), np.concatenate([known.counts, counts])
+        lengths = np.concatenate([known.lengths, lengths])
+    return Postings(keys, counts, lengths, table.last_key)
+
+
+def _weighted(database: Database, term: str, weights: tuple[float, ...]) -> Scored:
+    """Ask FTS5 what a term adds where its columns count differently."""
+    sql = f"SELECT rowid, -bm25({FTS}, {', '.join('?' * len(weights))}) FROM {FTS} WHERE {FTS} MATCH ?"
+    rows = database.conn.execute(sql, [*weights, _any_of([term])]).fetchall()
+    table = np.array(rows, dtype=np.float64).reshape(-1, 2)
+    table = table[table[:, 1] > 0]  # a column may be weighted by 0
+    return Scored(table[:, 0].astype(np.int64), table[:, 1].copy())
 
 
 def passages(database: Database, terms: Sequence[str], keys: Mapping[str, int]) -> dict[str, str]:
@@ -170,11 +270,6 @@ def _any_of(terms: Sequence[str]) -> str:
     return " OR ".join('"' + term.replace('"', '""') + '"' for term in terms)
 
 
-def _version(database: Database) -> object:
-    # Row 1 of FTS5's own table counts contexts and words, row 10 lists its segments and counts the pages written.
-    return database.execute(f"SELECT block FROM {FTS}_data WHERE id IN (1, 10)").fetchall()
-
-
 def _among(keys: Keys, wanted: Keys) -> npt.NDArray[np.bool_]:
     """Return which of the wanted are among growing keys."""
     if not len(keys):
@@ -183,7 +278,7 @@ def _among(keys: Keys, wanted: Keys) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _added_up(found: Sequence[Postings]) -> tuple[Keys, Scores]:
+def _added_up(found: Sequence[Scored]) -> tuple[Keys, Scores]:
     """Return the contexts that have any of the terms, by growing key, and their scores."""
     if not found:
         return np.empty(0, dtype=np.int64), np.empty(0)
