@@ -84,6 +84,7 @@ def _verb(method: Callable[Concatenate[Lab, Parameters], Result]) -> Callable[Pa
 accesses_df = _verb(Lab.accesses_df)
 apply = _verb(Lab.apply)
 backup = _verb(Lab.backup)
+build_vector_index = _verb(Lab.build_vector_index)
 check = _verb(Lab.check)
 cleanup = _verb(Lab.cleanup)
 compare_models = _verb(Lab.compare_models)
@@ -174,6 +175,7 @@ __all__ = [
     "aio",
     "apply",
     "backup",
+    "build_vector_index",
     "check",
     "check_file",
     "cleanup",

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import ConfigurationError, EmbeddingModelWarning, ModelUnavailable, PendingEmbeddingWarning
+from .errors import ConfigurationError, EmbeddingModelWarning, InvalidValue, ModelUnavailable, PendingEmbeddingWarning
 from .records import Chunk, Condition, EmbeddingSet, Report
 
 if TYPE_CHECKING:
@@ -282,6 +282,15 @@ class Index:
             contexts_without_vectors=self._storage.count_without_chunks(target.set_key),
             seconds=round(time.perf_counter() - started, 3),
         )
+
+    def build_vector_index(self, *, progress: bool | None) -> Report:
+        """See `Lab.build_vector_index`."""
+        active = self.active_set()
+        if active is None:
+            raise InvalidValue("no context has a vector yet: al.embed_contexts() adds them")
+        total = self._storage.count("context_chunks", where=[Condition("set_key", "=", active.set_key)])
+        with progress_bar(total, "vectors", progress) as bar:
+            return Report(self._storage.build_vector_index(active.set_key, progress=bar.update))
 
     def drop_retired(self) -> None:
         """Delete the vectors of models that no longer serve, inside the caller's transaction."""

@@ -196,6 +196,13 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def build_vector_index(self, set_key: int, *, progress: Callable[[int], None]) -> dict[str, Any]:
+        """Build or continue the index that large sets are searched with; return the facts about it.
+
+        `progress` is told how many vectors were taken in. Raises `InvalidValue` where there can be none.
+        """
+
+    @abstractmethod
     def contexts_without_chunks(self, set_key: int, *, limit: int) -> list[Row]:
         """Return id and content of up to `limit` contexts that have no chunks in this set."""
 

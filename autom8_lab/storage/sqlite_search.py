@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlite_utils import Database
 
-from ..errors import ContextNotFound, LabBusy
+from ..errors import ContextNotFound, InvalidValue, LabBusy
 from ..records import Chunk, Condition, Nearest, Neighbour, TextMatch
 from .base import Row, Storage, Where
 from .checksums import Seals
+from .hnsw_file import FACTS
 from .pool import ConnectionPool, Transaction
 from .sql import encoded
 from .sqlite_chunks import current_position
@@ -160,6 +161,13 @@ class SQLiteSearch(Storage):
                     [(key, set_key) for key in keys.values()],
                 )
             transaction.vectors_changed = True
+
+    def build_vector_index(self, set_key: int, *, progress: Callable[[int], None]) -> dict[str, Any]:
+        """See `Storage.build_vector_index`."""
+        if self._vectors.hnsw is None:
+            raise InvalidValue("a lab that is in memory or read-only gets no HNSW index: searches are exact there")
+        facts = self._vectors.hnsw.build(self._pool.reader, set_key, progress=progress)
+        return {name: facts[name] for name in FACTS}
 
     def contexts_without_chunks(self, set_key: int, *, limit: int) -> list[Row]:
         """See `Storage.contexts_without_chunks`."""

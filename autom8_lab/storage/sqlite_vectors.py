@@ -12,7 +12,7 @@ import numpy as np
 from sqlite_utils import Database
 
 from ..records import Chunk, Metric, Nearest, Neighbour, VectorEngine
-from ..vectors.exact import VectorMatrix
+from ..vectors.exact import SPARE, VectorMatrix
 from ..vectors.similarity import Array32, Array64, checked, similarity
 from .base import Where
 from .checksums import COLUMN, Seal
@@ -270,7 +270,8 @@ class SQLiteVectors:
             keys = json.dumps(passing.listed.tolist())
             return self._read_and_compared(database, vector, condition, [ready.position.set_key, keys])[:k]
         filters, parameters = where_clause(where, columns, prefix="c.")
-        size, everything = 2 * k + 16, len(ready.index) + len(ready.added)
+        # A few more than k, for the graph orders by rounded vectors; more again where contexts have several chunks.
+        size, everything = k + max(6, k // 4), len(ready.index) + len(ready.added)
         while True:
             chunks = json.dumps(ready.nearest(vector, min(size, everything)).tolist())
             condition = f"k.chunk_key IN (SELECT value FROM json_each(?)){filters.replace(' WHERE ', ' AND ')}"
@@ -279,7 +280,7 @@ class SQLiteVectors:
                 return found[:k]
             if size >= HNSW_LIMIT:
                 return None
-            size *= 4
+            size = min(4 * size, HNSW_LIMIT)
 
     def _compared(self, database: Database, vector: Array32, chunk_keys: Keys) -> list[Neighbour]:
         condition = "k.chunk_key IN (SELECT value FROM json_each(?))"
@@ -349,7 +350,9 @@ class SQLiteVectors:
             " FROM embedding_sets s WHERE set_key = ?"
         )
         dimensions, count = database.execute(sql, [now.set_key]).fetchone()
-        matrix = VectorMatrix(dimensions=dimensions, metric=self.metric, capacity=count)
+        # Memory that is not written to is not taken: room for what comes costs nothing, and copying all later does.
+        capacity = int(count * SPARE) + 1_024
+        matrix = VectorMatrix(dimensions=dimensions, metric=self.metric, capacity=capacity)
         return caught_up(database, matrix, Position(now.set_key, 0, 0), now)
 
 

@@ -236,3 +236,13 @@ class ContextVerbs(Parts):
         if self._storage.in_transaction:
             raise LabError("embed_contexts works in transactions of its own: call it outside lab.transaction()")
         return self._index.embed_contexts(model=model, progress=progress)
+
+    def build_vector_index(self, *, progress: bool | None = None) -> Report:
+        """Build the HNSW index that large sets are searched with, or add to it what is new.
+
+        It stands beside the file and can be deleted at any time. From `hnsw_from_chunks` on, `vector_engine="auto"`
+        has it built in the background; this waits for it. The report has the number of vectors, the measured recall
+        of the ten nearest (an index below 0.99 is not used), the size in bytes and the seconds it took. Raises
+        `InvalidValue` for a lab that is in memory, read-only or has no vectors.
+        """
+        return self._index.build_vector_index(progress=progress)
