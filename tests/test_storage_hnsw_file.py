@@ -271,7 +271,7 @@ def test_contexts_of_many_chunks_are_found_once_each(tmp_path: Path) -> None:
 
 
 def test_equal_vectors_do_not_count_as_missed(tmp_path: Path) -> None:
-    rows = [{"content": f"{'same' if n % 2 else n}", "topic": f"t{n}"} for n in range(600)]
+    rows = [{"content": "same" if n % 30 == 0 else f"text {n}", "topic": f"t{n}"} for n in range(600)]
     with open_lab(tmp_path / "lab.db") as lab:
         lab.store_contexts(rows)
         assert lab.build_vector_index()["recall_at_10"] >= 0.99
