@@ -107,6 +107,7 @@ class AsyncLab:
     accesses_df = _writes(Lab.accesses_df)
     apply = _writes(Lab.apply)
     backup = _writes(Lab.backup)
+    build_vector_index = _writes(Lab.build_vector_index)
     check = _reads(Lab.check)
     cleanup = _writes(Lab.cleanup)
     compare_models = _reads(Lab.compare_models)

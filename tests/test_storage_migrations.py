@@ -19,6 +19,7 @@ from sqlite_utils.migrations import Migrations
 from sqlite_utils.utils import sqlite3
 
 import autom8_lab as al
+from autom8_lab.embedding.chunking import text_hash
 from autom8_lab.lab import Lab
 from autom8_lab.storage import migrations
 
@@ -258,7 +259,9 @@ def test_opening_an_older_file_keeps_its_contexts_and_makes_them_findable(tmp_pa
     row = {"content": "Cranes stop above 14 m/s of wind.", "id": "cranes", "topic": "harbour", "pinned": 1}
     times = {"created_at": "2024-02-29T12:00:00.000001+00:00", "updated_at": "2024-02-29T12:00:00.000001+00:00"}
     with connected(path) as database:
-        database.table("context_registry").insert({**row, **times, "content_hash": "x", "metadata": '{"wind": 14}'})
+        database.table("context_registry").insert(
+            {**row, **times, "content_hash": text_hash(row["content"]), "metadata": '{"wind": 14}'}
+        )
     with al.open(path, embedding_model="hash-16") as lab:
         context = lab.get_context("cranes")
         assert (context.content, context.topic, context.pinned) == (row["content"], "harbour", True)
@@ -273,7 +276,9 @@ def test_an_older_file_that_indexed_no_text_yet_is_indexed_by_the_step_that_brin
     path = at_version(tmp_path / "old.db", 2)
     times = {"created_at": "2024-01-01T00:00:00.000000+00:00", "updated_at": "2024-01-01T00:00:00.000000+00:00"}
     with connected(path) as database:
-        database.table("context_registry").insert({"id": "a", "content": "Bollards", "content_hash": "x", **times})
+        database.table("context_registry").insert(
+            {"id": "a", "content": "Bollards", "content_hash": text_hash("Bollards"), **times}
+        )
     with al.open(path, embedding_model="hash-16") as lab:
         assert [hit.context.id for hit in lab.search("bollard", method="text")] == ["a"]
 
