@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
+from .agents import acting_as
 from .care import check_file
 from .errors import (
     ConfigurationError,
@@ -82,6 +83,7 @@ def _verb(method: Callable[Concatenate[Lab, Parameters], Result]) -> Callable[Pa
 
 
 accesses_df = _verb(Lab.accesses_df)
+alias_context = _verb(Lab.alias_context)
 apply = _verb(Lab.apply)
 backup = _verb(Lab.backup)
 build_vector_index = _verb(Lab.build_vector_index)
@@ -92,6 +94,7 @@ config_advice_df = _verb(Lab.config_advice_df)
 config_df = _verb(Lab.config_df)
 contexts_df = _verb(Lab.contexts_df)
 cost_df = _verb(Lab.cost_df)
+decision_contexts_df = _verb(Lab.decision_contexts_df)
 decisions_df = _verb(Lab.decisions_df)
 delete_context = _verb(Lab.delete_context)
 embed_contexts = _verb(Lab.embed_contexts)
@@ -127,7 +130,9 @@ search_df = _verb(Lab.search_df)
 searches_df = _verb(Lab.searches_df)
 setting = _verb(Lab.setting)
 settings_df = _verb(Lab.settings_df)
+shown_df = _verb(Lab.shown_df)
 stats = _verb(Lab.stats)
+storage_df = _verb(Lab.storage_df)
 store_context = _verb(Lab.store_context)
 store_contexts = _verb(Lab.store_contexts)
 track_usage = _verb(Lab.track_usage)
@@ -172,7 +177,9 @@ __all__ = [
     "StorageFull",
     "UnrecordedUsageWarning",
     "accesses_df",
+    "acting_as",
     "aio",
+    "alias_context",
     "apply",
     "backup",
     "build_vector_index",
@@ -185,6 +192,7 @@ __all__ = [
     "contexts_df",
     "cost_df",
     "current_lab",
+    "decision_contexts_df",
     "decisions_df",
     "delete_context",
     "embed_contexts",
@@ -227,7 +235,9 @@ __all__ = [
     "settings_df",
     "setup_database",
     "setup_database_from_config",
+    "shown_df",
     "stats",
+    "storage_df",
     "store_context",
     "store_contexts",
     "track_usage",

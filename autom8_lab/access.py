@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from .agents import acting_agent
 from .errors import StorageError
 from .frames import TIME
 from .records import Condition, SearchAnswer
@@ -111,7 +112,14 @@ class AccessLog:
         empty = dict.fromkeys(
             ("query", "method", "engine", "degraded", "k", "filters", "duration_ms", "top_similarity")
         )
-        entry = {"id": access_id, "at": self._clock(), "kind": kind, "agent": self._agent, **empty, **details}
+        entry = {
+            "id": access_id,
+            "at": self._clock(),
+            "kind": kind,
+            "agent": acting_agent(self._agent),
+            **empty,
+            **details,
+        }
         with self._lock:
             self._entries.append({**entry, "result_count": len(results)})
             self._results += [

@@ -12,11 +12,12 @@ import functools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from . import lab as lab_module
 from . import setup
+from .agents import acting_agent, acting_as
 from .errors import LabBusy, LabClosed, LabError
 from .lab import Lab, make_lab
 from .verbs.parts import utc_now
@@ -105,6 +106,7 @@ class AsyncLab:
         self._end: asyncio.Task[None] | None = None
 
     accesses_df = _writes(Lab.accesses_df)
+    alias_context = _writes(Lab.alias_context)
     apply = _writes(Lab.apply)
     backup = _writes(Lab.backup)
     build_vector_index = _writes(Lab.build_vector_index)
@@ -115,6 +117,7 @@ class AsyncLab:
     config_df = _reads(Lab.config_df)
     contexts_df = _reads(Lab.contexts_df)
     cost_df = _reads(Lab.cost_df)
+    decision_contexts_df = _reads(Lab.decision_contexts_df)
     decisions_df = _reads(Lab.decisions_df)
     delete_context = _writes(Lab.delete_context)
     embed_contexts = _writes(Lab.embed_contexts)
@@ -150,7 +153,9 @@ class AsyncLab:
     searches_df = _writes(Lab.searches_df)
     setting = _reads(Lab.setting)
     settings_df = _reads(Lab.settings_df)
+    shown_df = _writes(Lab.shown_df)
     stats = _writes(Lab.stats)
+    storage_df = _writes(Lab.storage_df)
     store_context = _writes(Lab.store_context)
     store_contexts = _writes(Lab.store_contexts)
     track_usage = _tracks(Lab.track_usage)
@@ -225,7 +230,8 @@ class AsyncLab:
         if block is not None:
             async with block.turn:
                 if not block.finished:
-                    return await asyncio.wrap_future(self._transactor.submit(block.context.run, function))
+                    in_name = functools.partial(_in_name_of, acting_agent(None), function)
+                    return await asyncio.wrap_future(self._transactor.submit(block.context.run, in_name))
         self._refuse_when_closed()
         pool = self._writers if writes else self._readers
         # Like asyncio.to_thread: what the caller's context holds is there in the thread, too.
@@ -307,6 +313,12 @@ class AsyncLab:
         for pool in (self._readers, self._writers):
             pool.shutdown(wait=True)
         self._lab.close()
+
+
+def _in_name_of(agent: str | None, function: Callable[[], Result]) -> Result:
+    # A transaction has a context of its own, which does not know in whose name its tasks work.
+    with acting_as(agent) if agent else nullcontext():
+        return function()
 
 
 async def _begun(pool: ThreadPoolExecutor, begin: Callable[[], Result], undo: Callable[[Result], object]) -> Result:

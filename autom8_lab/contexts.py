@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .drafts import FIELDS
-from .errors import ContextNotFound, DamagedContextWarning, DamagedLab, InvalidValue
+from .errors import ContextExists, ContextNotFound, DamagedContextWarning, DamagedLab, InvalidValue
 from .frames import TIME
 from .indexing import Index, Indexed
 from .records import Condition, Context
@@ -237,6 +237,18 @@ class Contexts:
         for old in old_ids:
             self._storage.update(TABLE, by_id(old), {"superseded_by": self._successor(old, successor)})
 
+    def add_alias(self, context_id: str, alias: object) -> Context:
+        """Give a context another id. Raises `ContextExists` where a context has it already."""
+        name = name_value(alias, "alias")
+        with self._storage.transaction():
+            resolved = self.resolve(context_id)
+            with suppress(ContextNotFound):
+                if self.resolve(name) == resolved:
+                    return self.get(resolved)
+                raise ContextExists(f"alias={name!r} is the id of another context: give a free one")
+            self._storage.insert(ALIASES, [{"alias": name, "context_id": resolved, "created_at": self._clock()}])
+            return self.get(resolved)
+
     # Removing
 
     def delete(self, context_id: str) -> None:
@@ -255,25 +267,34 @@ class Contexts:
             self._storage.delete(ALIASES, [Condition("alias", "=", heir)])
             self._storage.update(TABLE, by_id(resolved), {"id": heir})
 
-    def removable(self, *, unused_for: timedelta | None) -> list[dict[str, Any]]:
-        """Return what retention would remove: expired contexts, and those unused for too long; never pinned ones."""
-        now = self._clock()
-        tests = {"expired": [Condition("expires_at", "<=", now)]}
-        if unused_for is not None:
-            stale = now - unused_for
-            tests[f"unused for more than {unused_for / timedelta(days=1):g} days"] = [
-                Condition("updated_at", "<", stale),
-                Condition("accessed_at", "null or <", stale),
-            ]
-        columns = ["id", "topic", "priority", "expires_at", "updated_at", "accessed_at", "created_at"]
-        found: dict[str, dict[str, Any]] = {}
-        for reason, where in tests.items():
-            for row in self._storage.rows(TABLE, where=[Condition("pinned", "=", False), *where], columns=columns):
-                last_used = max(row["updated_at"], row["accessed_at"] or row["updated_at"])
-                age_days = (now - row["created_at"]).total_seconds() / 86_400
-                details = {"reason": reason, "last_used_at": last_used, "age_days": age_days}
-                found.setdefault(row["id"], {**row, "context_id": row["id"], **details})
+    def removable(
+        self, *, unused_for: timedelta | None, by_topic: Mapping[str, timedelta | None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return what retention would remove: expired contexts, and those unused for too long; never pinned ones.
+
+        A topic in `by_topic` has a length of its own, None for ever.
+        """
+        now, by_topic = self._clock(), by_topic or {}
+        found = {row["id"]: {**row, "reason": "expired"} for row in self._unpinned(Condition("expires_at", "<=", now))}
+        lengths = [(length, [Condition("topic", "=", topic)]) for topic, length in by_topic.items()]
+        for length, of_topic in [(unused_for, list[Condition]()), *lengths]:
+            if length is None:
+                continue
+            stale = now - length
+            unused = [Condition("updated_at", "<", stale), Condition("accessed_at", "null or <", stale)]
+            reason = f"unused for more than {length / timedelta(days=1):g} days"
+            for row in self._unpinned(*of_topic, *unused):
+                if of_topic or row["topic"] not in by_topic:
+                    found.setdefault(row["id"], {**row, "reason": reason})
+        for row in found.values():
+            row["context_id"] = row["id"]
+            row["last_used_at"] = max(row["updated_at"], row["accessed_at"] or row["updated_at"])
+            row["age_days"] = (now - row["created_at"]).total_seconds() / 86_400
         return sorted(found.values(), key=lambda row: (row["reason"], row["last_used_at"], row["context_id"]))
+
+    def _unpinned(self, *where: Condition) -> list[dict[str, Any]]:
+        columns = ["id", "topic", "priority", "expires_at", "updated_at", "accessed_at", "created_at"]
+        return self._storage.rows(TABLE, where=[Condition("pinned", "=", False), *where], columns=columns)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Delete contexts with all their ids, unless they were pinned meanwhile."""

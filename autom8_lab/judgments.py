@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from .agents import acting_agent
 from .errors import InvalidValue
 from .frames import TIME
 from .records import Condition
@@ -85,7 +86,7 @@ class Judgments:
             for query_id, own in known.items():
                 same = Condition("query_id", "=", query_id)
                 self._storage.delete(JUDGMENTS, [same, Condition("context_id", "in", list(own))])
-                row = {"query_id": query_id, "agent": self._agent, "at": now}
+                row = {"query_id": query_id, "agent": acting_agent(self._agent), "at": now}
                 kept = [{**row, "context_id": name, "grade": grade} for name, grade in own.items() if grade is not None]
                 self._storage.insert(JUDGMENTS, kept)
 

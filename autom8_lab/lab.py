@@ -20,6 +20,7 @@ from .verbs.parts import utc_now
 from .verbs.routing import RoutingVerbs
 from .verbs.searching import SearchVerbs
 from .verbs.settings import SettingsVerbs
+from .verbs.transparency import TransparencyVerbs
 from .verbs.tuning import TuningVerbs
 
 if TYPE_CHECKING:
@@ -30,7 +31,17 @@ if TYPE_CHECKING:
     from .embedding import Encoder
 
 
-class Lab(ContextVerbs, SearchVerbs, AccountVerbs, TuningVerbs, RoutingVerbs, ImportVerbs, CareVerbs, SettingsVerbs):
+class Lab(
+    ContextVerbs,
+    SearchVerbs,
+    AccountVerbs,
+    TuningVerbs,
+    RoutingVerbs,
+    ImportVerbs,
+    CareVerbs,
+    SettingsVerbs,
+    TransparencyVerbs,
+):
     """One SQLite file that remembers what an LLM-agent system knew, decided, spent and how well it went.
 
     Open one with `al.open`. Verbs take one positional argument, the rest by name; `x()` returns records and `x_df()`

@@ -8,6 +8,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
+from .agents import acting_agent
 from .drafts import rows_of
 from .entries import TOKENS, UsageBatch, decision_entry, share_value, usage_entry
 from .errors import DecisionNotFound, InvalidValue, did_you_mean
@@ -118,7 +119,7 @@ class Ledger:
 
     def record_usage(self, given: Mapping[str, Any]) -> int:
         """Record one call and return its key; a call that is there already, by source and source_id, stays."""
-        entry = usage_entry(given, now=self._clock(), agent=self._agent)
+        entry = usage_entry(given, now=self._clock(), agent=acting_agent(self._agent))
         entry |= self._price(entry)
         if "decision_id" in entry:
             self._refuse_unknown_decisions([entry["decision_id"]])
@@ -158,7 +159,7 @@ class Ledger:
     def _batches(self, source: Any, size: int) -> Iterator[UsageBatch]:
         now, first = self._clock(), 0
         for rows in _slices(source, size):
-            yield UsageBatch(rows, now=now, agent=self._agent, first_row=first)
+            yield UsageBatch(rows, now=now, agent=acting_agent(self._agent), first_row=first)
             first += len(rows)
 
     def _store(self, batch: UsageBatch) -> pd.DataFrame:
@@ -213,7 +214,7 @@ class Ledger:
 
     def record_decision(self, given: Mapping[str, Any]) -> str:
         """Record a decision and return its id; one that is there already, by source and source_id, stays."""
-        entry = {"id": new_id(), **decision_entry(given, now=self._clock(), agent=self._agent)}
+        entry = {"id": new_id(), **decision_entry(given, now=self._clock(), agent=acting_agent(self._agent))}
         names = given.get("context_ids") or ()
         with self._storage.transaction():
             seen = list(dict.fromkeys(self._resolve(name) for name in ([names] if isinstance(names, str) else names)))

@@ -15,7 +15,7 @@ PACKAGE = Path(al.__file__).parent
 # A file imports only from floors below its own; files of one folder count as one room.
 FLOORS = [
     {"errors", "records", "config", "plain_yaml", "validation"},
-    {"price_tables", "recommendation"},
+    {"agents", "price_tables", "recommendation"},
     {"embedding", "vectors", "frames", "pricing", "statistics"},
     {"storage"},
     {"indexing", "drafts", "entries"},

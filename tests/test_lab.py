@@ -195,6 +195,11 @@ VERBS: dict[str, tuple[Any, ...]] = {
     "searches_df": (),
     "accesses_df": (),
     "embed_contexts": (),
+    "shown_df": (),
+    "storage_df": (),
+    "decision_contexts_df": ("d",),
+    "config_df": (),
+    "config_advice_df": (),
     "stats": (),
     "health": (),
 }

@@ -76,6 +76,10 @@ class LabConfig(BaseSettings):
     auto_cleanup_days: int | None = Field(
         None, gt=0, description="Contexts unused for longer count as removable by cleanup()."
     )
+    topic_cleanup_days: dict[str, Annotated[int, Field(gt=0)] | None] = Field(
+        default_factory=dict,
+        description="auto_cleanup_days of single topics, null for never: {logs: 7, contracts: null}.",
+    )
     access_log: bool = Field(True, description="Keep every search and read in the access log.")
     prices_path: str | None = Field(
         None, description="YAML table of your own prices (local models, negotiated rates); see use_prices."
@@ -130,15 +134,11 @@ class LabConfig(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources, the strongest first."""
-        # `load` hands the lower sources over under private names, so that one class keeps the whole order.
+        # `load` hands the lower sources over under private names, so that one class keeps the whole order. One dict,
+        # because pydantic would join dicts of several sources key by key.
         values = dict(init_settings())
         preset, document = values.pop("_preset", {}), values.pop("_document", {})
-        return (
-            InitSettingsSource(settings_cls, values),
-            env_settings,
-            InitSettingsSource(settings_cls, document),
-            InitSettingsSource(settings_cls, preset),
-        )
+        return (InitSettingsSource(settings_cls, {**preset, **document, **env_settings(), **values}),)
 
     @classmethod
     def load(

@@ -310,6 +310,8 @@ def _figure(measure: Measure) -> str:
     quoted = [f'"{name}"' for name in measure.columns]
     what = f"coalesce({', '.join(quoted)})" if len(quoted) > 1 else quoted[0] if quoted else "*"
     only = f' FILTER (WHERE "{measure.given}" IS NOT NULL)' if measure.given else ""
+    if measure.function == "bytes":
+        return f"sum(length(CAST({what} AS BLOB))){only}"
     return f"{measure.function}({what}){only}"
 
 

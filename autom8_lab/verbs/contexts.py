@@ -145,6 +145,18 @@ class ContextVerbs(Parts):
         """Let cleanup remove a context again and return it. Raises `ContextNotFound`."""
         return self._contexts.update(context_id, {"pinned": False})
 
+    def alias_context(self, context_id: str, *, alias: str) -> Context:
+        """Give a context another id, under which every verb finds it, and return it.
+
+        So an agent refers to what another one stored by a name of its own: nothing is copied. Deleting one of the ids
+        leaves the others. Raises `ContextNotFound`, and `ContextExists` where another context has that id.
+
+        >>> _ = lab.store_context("Refunds above 500 EUR need a second approval.", context_id="refund-limit")
+        >>> lab.alias_context("refund-limit", alias="support/refunds").aliases
+        ('support/refunds',)
+        """
+        return self._contexts.add_alias(context_id, alias)
+
     def list_contexts(
         self,
         *,
@@ -209,22 +221,28 @@ class ContextVerbs(Parts):
     def cleanup(self, *, dry_run: bool = True, older_than: str | timedelta | None = None) -> pd.DataFrame:
         """Return what retention removes, and with `dry_run=False` remove it.
 
-        Expired contexts, and those neither changed nor shown for `older_than` (default: `auto_cleanup_days`, else
-        never). Pinned contexts always stay. Removing also drops the vectors of retired models, and log entries
-        older than `access_log_days`.
+        Expired contexts, and those neither changed nor shown for `older_than` (default: the setting
+        `topic_cleanup_days` for its topics, `auto_cleanup_days` for the others, else never). Pinned contexts always
+        stay. Removing also drops the vectors of retired models, and log entries older than `access_log_days`.
         """
         self._access.flush()
-        days = self.config.auto_cleanup_days
-        unused_for = duration(older_than, "older_than") if older_than is not None else timedelta(days) if days else None
+        lengths = self._retention(older_than)
         if dry_run:
-            return frame(self._contexts.removable(unused_for=unused_for), contexts.CLEANUP_COLUMNS)
+            return frame(self._contexts.removable(**lengths), contexts.CLEANUP_COLUMNS)
         with self._storage.transaction():
-            rows = self._contexts.removable(unused_for=unused_for)
+            rows = self._contexts.removable(**lengths)
             self._contexts.remove([row["context_id"] for row in rows])
             self._index.drop_retired()
             if self.config.access_log_days:
                 self._access.remove(older_than=timedelta(self.config.access_log_days))
         return frame(rows, contexts.CLEANUP_COLUMNS)
+
+    def _retention(self, older_than: str | timedelta | None) -> dict[str, Any]:
+        if older_than is not None:
+            return {"unused_for": duration(older_than, "older_than")}
+        days, of_topics = self.config.auto_cleanup_days, self.config.topic_cleanup_days
+        by_topic = {topic: None if length is None else timedelta(length) for topic, length in of_topics.items()}
+        return {"unused_for": timedelta(days) if days else None, "by_topic": by_topic}
 
     def embed_contexts(self, model: str | None = None, *, progress: bool | None = None) -> Report:
         """Give every context its vectors, or change the lab to another embedding model.

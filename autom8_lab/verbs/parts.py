@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .. import retrieval
 from ..access import AccessLog
 from ..analysis.of_lab import Analysis
+from ..analysis.transparency import Transparency
 from ..applied import AppliedSettings
 from ..contexts import Contexts
 from ..errors import InvalidValue
@@ -70,6 +71,7 @@ class Parts:
         self._access = AccessLog(self._storage, enabled=config.access_log, agent=config.agent, clock=clock)
         self._ledger = Ledger(self._storage, prices, resolve=self._contexts.resolve, clock=clock, agent=config.agent)
         self._analysis = Analysis(self._storage, self._ledger, clock=clock)
+        self._transparency = Transparency(self._storage, clock=clock)
         judgments = Judgments(self._storage, agent=config.agent, clock=clock)
         self._tuning = Tuning(self._index, self._retrieval, self._contexts, self._applied, judgments, clock=clock)
         self._routing = Routing(self._storage, self._index, self._ledger, self._analysis, self._applied, clock=clock)
