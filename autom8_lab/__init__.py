@@ -137,6 +137,7 @@ store_context = _verb(Lab.store_context)
 store_contexts = _verb(Lab.store_contexts)
 track_usage = _verb(Lab.track_usage)
 transaction = _verb(Lab.transaction)
+tune_search = _verb(Lab.tune_search)
 tune_threshold = _verb(Lab.tune_threshold)
 unpin_context = _verb(Lab.unpin_context)
 unpriced_df = _verb(Lab.unpriced_df)
@@ -242,6 +243,7 @@ __all__ = [
     "store_contexts",
     "track_usage",
     "transaction",
+    "tune_search",
     "tune_threshold",
     "unpin_context",
     "unpriced_df",

@@ -159,6 +159,7 @@ class AsyncLab:
     store_context = _writes(Lab.store_context)
     store_contexts = _writes(Lab.store_contexts)
     track_usage = _tracks(Lab.track_usage)
+    tune_search = _reads(Lab.tune_search)
     tune_threshold = _reads(Lab.tune_threshold)
     unpin_context = _writes(Lab.unpin_context)
     unpriced_df = _reads(Lab.unpriced_df)

@@ -12,6 +12,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,8 +21,8 @@ from .errors import InvalidValue, NotFound, SettingMismatchWarning, did_you_mean
 from .frames import TIME
 from .indexing import Index
 from .recommendation import Binding, Recommendation
-from .records import Condition, Metric, Ranking
-from .validation import name_value, new_id, shortened
+from .records import Condition, Metric, Ranking, Relevance
+from .validation import amount_value, name_value, new_id, shortened
 
 if TYPE_CHECKING:
     from .config import LabConfig
@@ -106,6 +107,33 @@ class AppliedSettings:
             else:
                 values[name] = self.value(name) if name in applied else getattr(self._config, name)
         return Ranking(**values)
+
+    def relevance(self, ranking: Ranking, min_relevance: float | None) -> Relevance | None:
+        """Return the applied model of relevance, with the cutoff that the call gives, if any; None where none is applied.
+
+        Warns (`SettingMismatchWarning`) where it was fitted for another ranking. Raises `InvalidValue`.
+        """
+        entry = self.in_force().get("relevance")
+        if entry is None:
+            if min_relevance is not None:
+                raise InvalidValue(
+                    f"min_relevance={shortened(min_relevance)} needs a fitted model of relevance: "
+                    'al.apply(al.tune_search(what="cutoff"))'
+                )
+            return None
+        if min_relevance is not None and not 0 <= amount_value(min_relevance, "min_relevance") <= 1:
+            raise InvalidValue(f"min_relevance={min_relevance}: give a probability from 0 to 1")
+        document = dict(self.value("relevance"))
+        fitted, now = document.pop("ranking"), asdict(ranking)
+        changed = ", ".join(
+            f"{name}={now[name]} instead of {fitted.get(name)}" for name in now if now[name] != fitted.get(name)
+        )
+        if changed and (key := (entry["settings_key"], changed)) not in self._warned:
+            self._warned.add(key)
+            told = f"the cutoff on relevance was fitted for another ranking ({changed}): tune it again"
+            warnings.warn(told, SettingMismatchWarning, stacklevel=4)
+        model = Relevance(**document)
+        return model if min_relevance is None else replace(model, cutoff=float(min_relevance))
 
     @property
     def metric(self) -> Metric:
@@ -236,6 +264,8 @@ def _checked(name: str, value: Any, kind: str) -> Any:
     if name in DOCUMENTS:
         if not isinstance(value, Mapping):
             raise InvalidValue(f"{name}={shortened(value)} is a {type(value).__name__}: give a dict")
+        if name == "relevance" and set(value) != {*(item.name for item in fields(Relevance)), "ranking"}:
+            raise InvalidValue(f"relevance={shortened(value)}: give what tune_search recommends")
         return value
     if kind != "threshold":
         raise InvalidValue(f"no setting {name!r}{did_you_mean(name, (*CONFIGURED, *DOCUMENTS))}")

@@ -138,6 +138,10 @@ class Contexts:
             raise ContextNotFound(f"no context {shortened(name)}: al.contexts_df() lists the ids")
         return found[0]
 
+    def columns_in_use(self, names: Iterable[str]) -> set[str]:
+        """Return those of the columns that hold something in at least one context."""
+        return {name for name in names if self._storage.count(TABLE, where=[Condition(name, "is not null")])}
+
     def by_ids(self, ids: Sequence[str]) -> list[Context]:
         """Return the contexts of these ids that exist and are sound, in the order of the ids."""
         found = {item.id: item for item in self.select([Condition("id", "in", list(ids))])}

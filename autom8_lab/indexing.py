@@ -193,11 +193,14 @@ class Index:
         """Return the set of a model whose vectors come from elsewhere; it serves where no other does."""
         return self._ensure_set(_Elsewhere(model, model, dimensions), "building" if self.active_set() else "active")
 
-    def _ensure_set(self, encoder: Encoder | _Elsewhere, state: str) -> EmbeddingSet:
+    def _ensure_set(
+        self, encoder: Encoder | _Elsewhere, state: str, chunking: Mapping[str, int] | None = None
+    ) -> EmbeddingSet:
         identity = {
             "model_id": encoder.model_id,
             "chunk_tokens": self._config.chunk_tokens,
             "chunk_overlap_tokens": self._config.chunk_overlap_tokens,
+            **(chunking or {}),
         }
         where = [Condition(name, "=", value) for name, value in identity.items()]
         with self._storage.transaction():
@@ -260,11 +263,13 @@ class Index:
                 content_changed=content_changed,
             )
 
-    def embed_contexts(self, *, model: str | None, progress: bool | None) -> Report:
-        """See `Lab.embed_contexts`."""
+    def embed_contexts(
+        self, *, model: str | None, progress: bool | None, chunking: Mapping[str, int] | None = None
+    ) -> Report:
+        """See `Lab.embed_contexts`; `chunking` stands for the configured chunk_tokens and chunk_overlap_tokens."""
         started = time.perf_counter()
         encoder = self.encoder(model)
-        target = self._ensure_set(encoder, "building" if self.active_set() else "active")
+        target = self._ensure_set(encoder, "building" if self.active_set() else "active", chunking)
         total = self._storage.count_without_chunks(target.set_key)
         embedded = 0
         with progress_bar(total, "contexts", progress) as bar:

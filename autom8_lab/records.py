@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -210,12 +211,36 @@ class Ranking:
 
 
 @dataclass(frozen=True)
+class Relevance:
+    """How likely a hybrid result answers its query: a logistic regression, and the cutoff below which it is dropped.
+
+    `text_score_per_term` is the BM25 score divided by the number of the query's terms, `score` the fused score.
+    """
+
+    intercept: float
+    similarity: float
+    text_score_per_term: float
+    score: float
+    cutoff: float
+
+    def probability(self, *, similarity: float, text_score_per_term: float, score: float) -> float:
+        """Return the probability of one result.
+
+        >>> Relevance(0.0, 1.0, 0.0, 0.0, cutoff=0.5).probability(similarity=0.0, text_score_per_term=3.0, score=1.0)
+        0.5
+        """
+        logit = self.intercept + self.similarity * similarity + self.score * score
+        return 1 / (1 + math.exp(-max(-700.0, logit + self.text_score_per_term * text_score_per_term)))
+
+
+@dataclass(frozen=True)
 class SearchHit(_Record):
     """One answer of a search, with what put it there.
 
     `score` orders the hits (0 to 1 for hybrid). `text_rank` and `semantic_rank` are 1-based places in the two
     rankings, None where a ranker did not have the context among its candidates; `chunk_start` and `chunk_end`
-    locate the best passage in `context.content`, in characters.
+    locate the best passage in `context.content`, in characters. `relevance` is the probability that it answers the
+    query, where a cutoff was applied (see `tune_search`).
     """
 
     rank: int
@@ -230,6 +255,7 @@ class SearchHit(_Record):
     chunk_start: int | None
     chunk_end: int | None
     age_days: float
+    relevance: float | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from .records import (
     Neighbour,
     Operator,
     Ranking,
+    Relevance,
     SearchAnswer,
     SearchHit,
     SearchMethod,
@@ -71,6 +72,7 @@ COLUMNS = {
     "chunk_start": "Int64",
     "chunk_end": "Int64",
     "age_days": "float64",
+    "relevance": "float64",
     "pinned": "bool",
     "priority": "int64",
     "summary": "str",
@@ -172,6 +174,7 @@ class Retrieval:
         where: Sequence[Condition],
         filters: Mapping[str, Any],
         contexts_of: Callable[[Sequence[str]], list[Context]],
+        relevance: Relevance | None = None,
     ) -> SearchAnswer:
         """Answer a query. Every text is legal; raises `InvalidValue`, and `ModelUnavailable` for semantic."""
         started = time.perf_counter()
@@ -180,7 +183,12 @@ class Retrieval:
         depth = max(ranking.candidates, k) if method == "hybrid" else k
         found = self.find(query, depth=depth, method=method, ranking=ranking, where=where)
         scores = dict(ranked(found, k=k, method=method, ranking=ranking, min_similarity=min_similarity))
+        likely: dict[str, float] = {}
+        if relevance is not None and method == "hybrid" and found.near:
+            likely = relevant(found, scores, relevance)
+            scores = {name: scores[name] for name in likely}
         hits = self._explained(contexts_of(list(scores)), found, scores, found.terms if method != "semantic" else [])
+        hits = [replace(hit, relevance=likely.get(hit.context.id)) for hit in hits]
         top = max((near.similarity for near in found.near.values()), default=None)
         duration_ms = (time.perf_counter() - started) * 1000
         engines = (found.engine, found.engine_reason)
@@ -308,6 +316,20 @@ def ranked(
             name: score for name, score in scores.items() if name in near and near[name].similarity >= min_similarity
         }
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:k]
+
+
+def relevant(found: Found, scores: Mapping[str, float], model: Relevance) -> dict[str, float]:
+    """Return how likely each of the scored candidates is relevant, without those below the cutoff."""
+    terms = max(1, len(found.terms))
+    likely = {}
+    for name, score in scores.items():
+        text, near = found.text.get(name), found.near.get(name)
+        likely[name] = model.probability(
+            similarity=near.similarity if near else 0.0,
+            text_score_per_term=text.score / terms if text else 0.0,
+            score=score,
+        )
+    return {name: value for name, value in likely.items() if value >= model.cutoff}
 
 
 def fused(found: Found, *, method: str, ranking: Ranking) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,18 @@ from ..errors import InvalidValue, did_you_mean
 from ..frames import frame
 from ..indexing import Index
 from ..judgments import Judgments, refuse_unknown
-from ..recommendation import Recommendation
+from ..recommendation import Binding, Recommendation
 from ..records import Ranking
 from ..retrieval import METHODS, Found, Retrieval
 from ..validation import shortened
+from .candidates import Candidates
+from .candidates import Goal as Ranked
+from .candidates import goal_of as ranked_by
 from .evaluation import Evaluation, Run, evaluate
-from .judged import CONTEXT_IDS, QUERY_IDS, column_of, read_judgments, read_queries
+from .judged import CONTEXT_IDS, QUERY_IDS, column_of, data_hash, read_judgments, read_queries
 from .labels import are_pairs, read_labels
+from .ranking import COLUMN_WEIGHTS, column_key, grid, measured, recommend, refuse_without
+from .relevance import recommend_cutoff
 from .scoring import pair_labels, search_labels
 from .thresholds import Goal, tune
 
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
 
 PLAIN_FILTERS = ("topic", "source", "pinned", "min_priority", "metadata", "since", "until")
 FILTERS = (*PLAIN_FILTERS, "include_expired", "include_superseded")
-OPTIONS = ("method", "min_similarity", *RANKING, *FILTERS)
+OPTIONS = ("method", "min_similarity", "min_relevance", *RANKING, *FILTERS)
 POOL_COLUMNS = {
     "query_id": "str",
     "query": "str",
@@ -59,6 +65,14 @@ class Tuning:
         self._applied = applied
         self._judgments = judgments
         self._clock = clock
+
+    def binding(self) -> Binding:
+        """Return the vectors that answer searches now."""
+        return self._applied.binding()
+
+    def now(self) -> datetime:
+        """Return the lab's time."""
+        return self._clock()
 
     def judged(self, queries: Any, judgments: Any) -> tuple[dict[str, str], dict[str, dict[str, int]], list[str]]:
         """Return queries and grades by id, and notes; without arguments those that are kept in the file."""
@@ -119,7 +133,10 @@ class Tuning:
             smallest = chosen.get("min_similarity")
             if smallest is None and method != "text":
                 smallest = self._applied.value("similarity_threshold")
-            result[name] = dict(retrieval.ranked(found, k=k, method=method, ranking=ranking, min_similarity=smallest))
+            scores = dict(retrieval.ranked(found, k=k, method=method, ranking=ranking, min_similarity=smallest))
+            model = self._applied.relevance(ranking, chosen.get("min_relevance")) if method == "hybrid" else None
+            likely = retrieval.relevant(found, scores, model) if model is not None and found.near else scores
+            result[name] = {context_id: scores[context_id] for context_id in likely}
         return result
 
     def pool(self, query: str, *, methods: Any, k: int, seed: int, query_id: str | None) -> pd.DataFrame:
@@ -172,6 +189,54 @@ class Tuning:
         kept = {names[name]: values for name, values in own.items()}
         return self.keep({names[name]: texts[name] for name in own}, kept)
 
+    def search_settings(
+        self, queries: Any, judgments: Any, *, what: str, measure: str, k: int, confidence: float, seed: int
+    ) -> Recommendation:
+        """See `Lab.tune_search`, for the ranking and the cutoff."""
+        goal = ranked_by(measure, k)
+        texts, grades, notes = self.judged(queries, judgments)
+        in_force = self._applied.ranking({})
+        # That nothing is relevant teaches a cutoff, and no ranking.
+        judged = {name: text for name, text in texts.items() if name in grades and (grades[name] or what == "cutoff")}
+        asked, own = list(judged.values()), [grades[name] for name in judged]
+        common: dict[str, Any] = {"bound_to": self.binding(), "now": self.now(), "notes": notes, "seed": seed}
+        common |= {"data_hash": data_hash(asked, own), "confidence": confidence}
+        if what == "cutoff":
+            found = self._candidates(asked, own, in_force, in_force.candidates)
+            return recommend_cutoff(found, asked, in_force, k=goal.k, **common)
+        refuse_without(own)
+        rankings = grid(in_force, columns=self._columns_worth_trying())
+        depth = max(ranking.candidates for ranking in rankings)
+        known: dict[str, list[Candidates]] = {}
+        for ranking in rankings:
+            if (key := column_key(ranking.text_column_weights)) not in known:
+                known[key] = self._candidates(asked, own, ranking, depth)
+        settings = [_changed(ranking, in_force) for ranking in rankings]
+        return recommend(settings, measured(rankings, known, goal), asked, goal, **common)
+
+    def _columns_worth_trying(self) -> list[Mapping[str, float]]:
+        used = self._contexts.columns_in_use(("topic", "summary"))
+        return [weights for weights in COLUMN_WEIGHTS if set(weights) <= used]
+
+    def _candidates(
+        self, queries: Sequence[str], grades: Sequence[Mapping[str, int]], ranking: Ranking, depth: int
+    ) -> list[Candidates]:
+        where = retrieval.conditions(now=self._clock())
+        return [
+            Candidates.of(self._retrieval.find(query, depth=depth, method="hybrid", ranking=ranking, where=where), own)
+            for query, own in zip(queries, grades, strict=True)
+        ]
+
+    def measures(
+        self, queries: Mapping[str, str], grades: Mapping[str, Mapping[str, int]], goal: Ranked
+    ) -> list[float]:
+        """Return the measure of each query, searched for as now."""
+        ranking = self._applied.ranking({})
+        found = self._candidates(
+            list(queries.values()), [grades[name] for name in queries], ranking, ranking.candidates
+        )
+        return list(measured([ranking], {column_key(ranking.text_column_weights): found}, goal)[0].tolist())
+
     def threshold(self, data: Any, goal: Goal, *, judgments: Any, setting: str, by: str | None) -> Recommendation:
         """See `Lab.tune_threshold`."""
         if data is None or judgments is not None:
@@ -215,6 +280,12 @@ def _methods(methods: Any) -> dict[str, Any]:
         if method not in METHODS:
             raise InvalidValue(f"method={method!r}{did_you_mean(str(method), METHODS)}")
     return dict(named)
+
+
+def _changed(ranking: Ranking, in_force: Ranking) -> dict[str, Any]:
+    """Return what a ranking changes; of the one in force everything, since that is what it is compared with."""
+    new, old = asdict(ranking), asdict(in_force)
+    return {name: value for name, value in new.items() if value != old[name]} or new
 
 
 def _run_of(results: Any) -> Run:

@@ -253,7 +253,8 @@ class ContextVerbs(Parts):
         """
         if self._storage.in_transaction:
             raise LabError("embed_contexts works in transactions of its own: call it outside lab.transaction()")
-        return self._index.embed_contexts(model=model, progress=progress)
+        chunking = {name: self._applied.value(name) for name in ("chunk_tokens", "chunk_overlap_tokens")}
+        return self._index.embed_contexts(model=model, progress=progress, chunking=chunking)
 
     def build_vector_index(self, *, progress: bool | None = None) -> Report:
         """Build the HNSW index that large sets are searched with, or add to it what is new.

@@ -40,13 +40,15 @@ class SearchVerbs(Parts):
         include_superseded: bool = False,
         fusion: Fusion | None = None,
         text_weight: float | None = None,
+        min_relevance: float | None = None,
     ) -> list[SearchHit]:
         """Return the k best contexts for a query, each with what put it there.
 
         "text" ranks by BM25, "semantic" by the similarity of the best chunk, "hybrid" joins both. Every text is a
         legal query. Filters (see `list_contexts`) work below the ranking, so k results come back when k exist;
         `min_similarity` drops results that are less similar. In a hybrid score the text ranker has the share
-        `text_weight`, the vectors the rest. What is not given is as applied (see `apply`), else as configured. Without the embedding model hybrid answers by text
+        `text_weight`, the vectors the rest. Where a cutoff was tuned and applied, hybrid results that are likely not
+        relevant are dropped too, and no result may be left: `min_relevance=0` shows all. What is not given is as applied (see `apply`), else as configured. Without the embedding model hybrid answers by text
         and warns (`DegradedSearchWarning`); semantic raises `ModelUnavailable`.
         """
         given = {
@@ -61,7 +63,8 @@ class SearchVerbs(Parts):
             "include_superseded": include_superseded,
         }
         ranking = {"fusion": fusion, "text_weight": text_weight}
-        return self._answer(query, k=k, method=method, min_similarity=min_similarity, ranking=ranking, given=given).hits
+        least = (min_similarity, min_relevance)
+        return self._answer(query, k=k, method=method, least=least, ranking=ranking, given=given).hits
 
     def search_df(
         self,
@@ -81,6 +84,7 @@ class SearchVerbs(Parts):
         include_superseded: bool = False,
         fusion: Fusion | None = None,
         text_weight: float | None = None,
+        min_relevance: float | None = None,
     ) -> pd.DataFrame:
         """Return the k best contexts for a query as a frame, best first; see `search`.
 
@@ -100,7 +104,8 @@ class SearchVerbs(Parts):
             "include_superseded": include_superseded,
         }
         ranking = {"fusion": fusion, "text_weight": text_weight}
-        answer = self._answer(query, k=k, method=method, min_similarity=min_similarity, ranking=ranking, given=given)
+        least = (min_similarity, min_relevance)
+        answer = self._answer(query, k=k, method=method, least=least, ranking=ranking, given=given)
         names = ("query", "method", "degraded", "engine", "engine_reason", "duration_ms")
         attrs = {name: getattr(answer, name) for name in names}
         return frame([retrieval.hit_row(hit) for hit in answer.hits], retrieval.COLUMNS, attrs=attrs)
@@ -111,21 +116,24 @@ class SearchVerbs(Parts):
         *,
         k: int,
         method: SearchMethod,
-        min_similarity: float | None,
+        least: tuple[float | None, float | None],
         ranking: dict[str, Any],
         given: dict[str, Any],
     ) -> SearchAnswer:
+        min_similarity, min_relevance = least
+        how = self._applied.ranking(ranking)
         if min_similarity is None and method != "text":
             min_similarity = self._applied.value("similarity_threshold")
         answer = self._retrieval.search(
             query,
             k=k,
             method=method,
-            ranking=self._applied.ranking(ranking),
+            ranking=how,
             min_similarity=min_similarity,
             where=self._where(**given),
             filters=_given_filters(given),
             contexts_of=self._contexts.by_ids,
+            relevance=self._applied.relevance(how, min_relevance) if method == "hybrid" else None,
         )
         self._access.search(answer, k=int(k))
         return answer

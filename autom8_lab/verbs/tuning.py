@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import applied
 from .. import judgments as kept_judgments
+from ..errors import InvalidValue, did_you_mean
 from ..frames import frame
 from ..recommendation import Recommendation
 from ..validation import positive_integer
@@ -75,6 +77,58 @@ class TuningVerbs(Parts):
         """
         k, depth = (positive_integer(value, name, at_most=10_000) for value, name in ((k, "k"), (depth, "depth")))
         return self._tuning.evaluate(queries, judgments, methods=methods, k=k, depth=depth)
+
+    def tune_search(
+        self,
+        queries: Any = None,
+        *,
+        judgments: Any = None,
+        what: Literal["ranking", "cutoff", "chunks"] = "ranking",
+        measure: str = "nDCG",
+        k: int = 10,
+        chunk_tokens: Sequence[int] = (),
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> Recommendation:
+        """Recommend how to search, from judged queries (see `evaluate_search`), or keep what is in force.
+
+        "ranking" compares some hundred settings: the text ranker's weight, the fusion, how deep both rankings are read,
+        and, where contexts have topics or summaries, how much words there count. Each query is searched once and its
+        candidates joined anew for every setting. "cutoff" fits how likely a hybrid result is relevant and finds from
+        which probability on results are worth showing, so that nothing may be the answer; it learns most from queries
+        that nothing answers, which `judge("query", grades={})` keeps. "chunks" embeds all texts anew, in memory, for
+        each of `chunk_tokens`, which takes as long as storing them did.
+
+        Recommended is only what gains in `measure` ("nDCG", "recall", "precision", "MRR", "MAP", at k) out of fold, and
+        whose interval, which holds for all settings tried at once, is above zero. The table "settings" (or "cutoffs",
+        "reliability") has what was tried. Raises `InvalidValue`.
+        """
+        k = positive_integer(k, "k", at_most=1_000)
+        if what not in ("ranking", "cutoff", "chunks"):
+            raise InvalidValue(f"what={what!r}{did_you_mean(str(what), ('ranking', 'cutoff', 'chunks'))}")
+        if (what == "chunks") != bool(chunk_tokens):
+            raise InvalidValue(
+                "chunk sizes are compared with what='chunks', chunk_tokens=[128, 250]: give both or neither"
+            )
+        options: dict[str, Any] = {"measure": measure, "k": k, "confidence": confidence, "seed": seed}
+        if what == "chunks":
+            return self._tune_chunks(queries, judgments, chunk_tokens, **options)
+        return self._tuning.search_settings(queries, judgments, what=what, **options)
+
+    def _tune_chunks(self, queries: Any, judgments: Any, sizes: Sequence[int], **options: Any) -> Recommendation:
+        from ..tuning.chunks import compare_chunks, copy_contexts
+
+        def in_memory(chunking: dict[str, int]) -> Any:
+            settings = {**chunking, "db_path": ":memory:", "access_log": False, "read_only": False}
+            encoder = self._index.serving_encoder()
+            trial = type(self)(self.config.model_copy(update=settings), encoder=encoder, clock=self._clock)
+            copy_contexts(self._storage, trial._storage)
+            trial.embed_contexts(progress=False)  # type: ignore[attr-defined]
+            return trial
+
+        active = self._index.active_set()
+        now = {name: getattr(active or self.config, name) for name in ("chunk_tokens", "chunk_overlap_tokens")}
+        return compare_chunks(self._tuning, in_memory, now, sizes, queries, judgments, **options)
 
     def tune_threshold(
         self,
