@@ -102,6 +102,7 @@ evaluate_search = _verb(Lab.evaluate_search)
 fit_router = _verb(Lab.fit_router)
 get_context = _verb(Lab.get_context)
 health = _verb(Lab.health)
+import_billing = _verb(Lab.import_billing)
 import_claude_code = _verb(Lab.import_claude_code)
 import_codex = _verb(Lab.import_codex)
 import_litellm = _verb(Lab.import_litellm)
@@ -116,6 +117,7 @@ ledger_df = _verb(Lab.ledger_df)
 list_contexts = _verb(Lab.list_contexts)
 model_performance_df = _verb(Lab.model_performance_df)
 pin_context = _verb(Lab.pin_context)
+reconcile_df = _verb(Lab.reconcile_df)
 record_decision = _verb(Lab.record_decision)
 record_outcome = _verb(Lab.record_outcome)
 record_usage = _verb(Lab.record_usage)
@@ -202,6 +204,7 @@ __all__ = [
     "get_context",
     "get_migration_status",
     "health",
+    "import_billing",
     "import_claude_code",
     "import_codex",
     "import_litellm",
@@ -219,6 +222,7 @@ __all__ = [
     "open",
     "pin_context",
     "plots",
+    "reconcile_df",
     "record_decision",
     "record_outcome",
     "record_usage",

@@ -132,10 +132,10 @@ def find_entry(model: str, provider: str | None) -> tuple[ModelInfo | None, str 
 
 def _candidates(model: str, provider: str | None) -> Iterator[tuple[str, str | None]]:
     """Yield the names and providers to look a model up by, in the order of trust."""
-    place = None if provider is None else _provider_id(provider) or provider
+    place = None if provider is None else provider_id(provider) or provider
     yield model, place
     prefix, slash, rest = model.partition("/")
-    named = _provider_id(prefix) if slash and rest else None
+    named = provider_id(prefix) if slash and rest else None
     if named is not None and place in (None, named):
         yield rest, named
     if place is None:
@@ -143,7 +143,7 @@ def _candidates(model: str, provider: str | None) -> Iterator[tuple[str, str | N
 
 
 @functools.lru_cache(maxsize=256)
-def _provider_id(name: str) -> str | None:
+def provider_id(name: str) -> str | None:
     """Return the library's id for a provider by any of its names, None for an unknown one."""
     from genai_prices.data_snapshot import get_snapshot
 

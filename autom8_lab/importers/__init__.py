@@ -18,6 +18,7 @@ class Importer(NamedTuple):
 
 
 IMPORTERS: dict[str, Importer] = {
+    "billing": Importer("import_billing", "a provider's export of what it billed", True),
     "claude-code": Importer("import_claude_code", "Claude Code's session logs (~/.claude/projects)", False),
     "codex": Importer("import_codex", "Codex's session logs (~/.codex/sessions)", False),
     "litellm": Importer("import_litellm", "LiteLLM's SpendLogs or logging payloads", True),

@@ -30,6 +30,7 @@ SAMPLE_ROWS = 200
 SLICE_ROWS = 10_000
 # Rows without an id that say the same are told apart as far as they stand near one another.
 REMEMBERED_ROWS = 100_000
+ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 CSV_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 Placed = tuple[str, Any]  # where a row stands, and the row or an InvalidValue
 
@@ -38,7 +39,7 @@ def import_rows(
     job: Job, rows: Any, *, mapping: Mapping[str, str] | str | None, source: str, timezone: str
 ) -> ImportReport:
     """Import the calls in a table; without a mapping, say which one would be used."""
-    zone = _zone(timezone)
+    zone = zone_of(timezone)
     file, placed = _placed(rows)
     sample = list(islice(placed, SAMPLE_ROWS))
     columns = columns_of(row for _, row in sample)
@@ -64,7 +65,8 @@ def import_rows(
     return job.finished()
 
 
-def _zone(name: str) -> ZoneInfo:
+def zone_of(name: str) -> ZoneInfo:
+    """Return a time zone by its name. Raises `InvalidValue`."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError) as exc:
@@ -194,7 +196,7 @@ class RowReader:
         """Yield the call of a row. Raises `InvalidValue`."""
         if not isinstance(row, Mapping):
             raise InvalidValue(f"a row is {shortened(row)}: give a dict, or a DataFrame")
-        given = {field: _cell(row, column) for field, column in self._mapping.items()}
+        given = {field: cell(row, column) for field, column in self._mapping.items()}
         at = instant(given.get("at"), "at", zone=self._zone)
         call = {
             "at": at,
@@ -206,7 +208,7 @@ class RowReader:
             "cost_actual_usd": amount(given.get("cost_actual_usd"), "cost_actual_usd"),
             "quality_score": amount(given.get("quality_score"), "quality_score"),
             **_success(given),
-            "metadata": {name: value for name, column in self._metadata if (value := _note(_cell(row, column)))},
+            "metadata": {name: value for name, column in self._metadata if (value := _note(cell(row, column)))},
         }
         call = {name: value for name, value in call.items() if value is not None}
         call["source_id"] = text(given.get("source_id"), "source_id") or self._content_id(call)
@@ -233,7 +235,8 @@ class RowReader:
         return name if self._counts[name] == 1 else f"{name}-{self._counts[name]}"
 
 
-def _cell(row: Mapping[Any, Any], column: str) -> Any:
+def cell(row: Mapping[Any, Any], column: str) -> Any:
+    """Return a row's value in a column, or under a path of keys."""
     if column in row:
         return row[column]
     found: Any = row

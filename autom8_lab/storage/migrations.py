@@ -500,6 +500,48 @@ def _(database: Database) -> None:
     database.table("index_state").delete("text")
 
 
+@migrations()
+def m011_billing(database: Database) -> None:
+    """What providers billed, line by line, each amount with its currency."""
+    billing = database.table("billing").create(
+        {
+            "bill_key": int,
+            "at": str,
+            "ends_at": str,
+            "provider": str,
+            "model": str,
+            "description": str,
+            "token_class": str,
+            "amount": float,
+            "currency": str,
+            "calls": int,
+            # As the bill tells them: input with the cache or without, output with the reasoning.
+            "input_tokens": int,
+            "uncached_input_tokens": int,
+            "cache_read_tokens": int,
+            "cache_write_tokens": int,
+            "output_tokens": int,
+            "reasoning_tokens": int,
+            "source_id": str,
+            "metadata": str,
+            "updated_at": str,
+        },
+        pk="bill_key",
+        not_null={"at", "ends_at", "provider", "amount", "currency", "source_id", "metadata", "updated_at"},
+        defaults={"metadata": "{}"},
+        strict=True,
+    )
+    billing.create_index(["provider", "source_id"], unique=True)
+    billing.create_index(["at"])
+    add_checksums(database, "billing")
+
+
+@reverse_of(m011_billing)
+def _(database: Database) -> None:
+    drop_checksums(database, "billing")
+    _drop(database, "billing")
+
+
 def names() -> list[str]:
     """Return the names of all migrations, in order."""
     return list(reverses)

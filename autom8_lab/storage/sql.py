@@ -24,6 +24,7 @@ TIMES = {
     "activated_at",
     "expires_at",
     "outcome_at",
+    "ends_at",
     "first_at",
     "last_at",
 }

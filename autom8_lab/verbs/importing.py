@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..importers import claude_code, codex, litellm_logs, llm_embeddings, llm_logs, otel, rows
+from .. import retrieval
+from ..analysis.reconciliation import reconciled
+from ..importers import billing, claude_code, codex, litellm_logs, llm_embeddings, llm_logs, otel, rows
 from ..importers.jobs import Job
+from ..records import Condition
 from ..validation import name_value
 from .parts import Parts
 
@@ -163,3 +166,52 @@ class ImportVerbs(Parts):
         """
         job = self._job(source, store_texts=store_texts, dry_run=dry_run)
         return rows.import_rows(job, table, mapping=mapping, source=name_value(source, "source"), timezone=timezone)
+
+    def import_billing(
+        self,
+        bill: pd.DataFrame | Iterable[Mapping[str, Any]] | str | Path,
+        *,
+        provider: str,
+        mapping: Mapping[str, str] | None = None,
+        currency: str | None = None,
+        timezone: str = "UTC",
+        dry_run: bool = False,
+    ) -> ImportReport:
+        """Import what a provider billed, line by line: its export as CSV or JSON, a DataFrame or dicts; return a report.
+
+        `mapping` says which column is which: at, ends_at, model, description, token_class, amount, currency, calls,
+        quantity, input_tokens or uncached_input_tokens, cache_read_tokens, cache_write_tokens, output_tokens,
+        reasoning_tokens; without one it is guessed (and in the report). Amounts keep their currency, which is
+        `currency` where no column says it. A bill that is imported again when more has been billed renews its lines.
+        `reconcile_df` holds it beside the ledger. Raises `InvalidValue`, `NotFound`.
+
+        >>> bill = [{"date": "2026-05-01", "model": "gpt-4o", "input_tokens": 900, "output_tokens": 90, "cost_usd": 0.00315}]
+        >>> lab.import_billing(bill, provider="openai")["new"]
+        1
+        """
+        job = self._job("billing", dry_run=dry_run)
+        name = name_value(provider, "provider")
+        return billing.import_bill(job, bill, provider=name, mapping=mapping, currency=currency, timezone=timezone)
+
+    def reconcile_df(
+        self,
+        *,
+        by: str | Sequence[str] = ("day", "model"),
+        provider: str | None = None,
+        since: Any = None,
+        until: Any = None,
+        rates: Mapping[str, float] | None = None,
+    ) -> pd.DataFrame:
+        """Return the ledger beside the bill: estimated, recorded and billed, and which class of tokens explains the gap.
+
+        `by` is of "hour", "day", "week", "month", "provider", "model". `estimated_usd` is the lab's, `recorded_usd` the
+        log's own cost where it has one, `billed_usd` the imported bill's. `difference_usd` (billed minus recorded) is the
+        sum of what each class's difference in tokens costs, of `price_usd` (what is left at equal counts) and of
+        `unexplained_usd` (where the bill has no counts); `explained_by` names the largest. Only calls of the billed
+        providers in the time that the bill covers take part. Other currencies need `rates`: {"EUR": 1.08} in USD.
+        Sorted by `by`. Raises `InvalidValue`.
+        """
+        where = [] if provider is None else [Condition("provider", "=", name_value(provider, "provider"))]
+        between = retrieval.between("at", since=since, until=until, now=self._clock())
+        book = self._ledger.price_book
+        return reconciled(self._storage, book, by=by, rates=rates, bill_where=[*where, *between], call_where=between)
