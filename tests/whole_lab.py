@@ -63,5 +63,6 @@ def fill(lab: Lab, *, contexts: int = 40, calls: int = 60) -> None:
     evidence = Evidence(40, "nDCG@10 against the default", 0.021, 0.004, 0.039, held_out=True, data_hash="5f0c")
     lab.apply(Recommendation("search", {"text_weight": 0.6}, "recommend", "better", evidence, created_at=NOON))
     cursor = {"kind": "claude-code", "path": "/log.jsonl", "position": 10, "line": 2, "fingerprint": "ab"}
+    lab.import_billing([{"date": "2026-05-01", "model": "gpt-4o", "input_tokens": 5, "cost_usd": 1}], provider="openai")
     lab._storage.insert("import_cursors", [{**cursor, "metadata": {}, "updated_at": NOON}])
     lab._access.flush()
