@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from .agents import acting_as
 from .care import check_file
+from .diagnostics.benchmark import benchmark
 from .errors import (
     ConfigurationError,
     ContextExists,
@@ -185,6 +186,7 @@ __all__ = [
     "alias_context",
     "apply",
     "backup",
+    "benchmark",
     "build_vector_index",
     "check",
     "check_file",

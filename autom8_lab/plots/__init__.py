@@ -14,8 +14,10 @@ from .charts import (
     success_over_time,
     tokens_by_class,
 )
+from .speed import benchmark
 
 __all__ = [
+    "benchmark",
     "calls_heatmap",
     "latency_distribution",
     "quality_against_cost",

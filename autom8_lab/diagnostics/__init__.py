@@ -1,0 +1,1 @@
+"""What a lab tells about itself: whether it works here, and how fast."""

@@ -1,0 +1,122 @@
+"""What a large lab answers: by meaning, and for words that most of its contexts have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ...storage.bare import BareFile, BareVecTable
+from .material import COMMON, RARE, Bench, PreparedEncoder, clustered_vectors, query_vectors, texts
+from .nearest import K, RawGraph, nearest_figures, wait_for
+from .rounds import Row, in_turns, milliseconds, rates, row, seconds_each
+
+if TYPE_CHECKING:
+    from ...lab import Lab
+    from ...records import VectorEngine
+    from ...vectors.similarity import Array32
+
+PART = "large"
+NAME = "large"
+SHORT_TEXT_BYTES = 120
+ENGINES: tuple[VectorEngine, ...] = ("exact", "hnsw", "sqlite-vec")
+
+
+class Large:
+    """A lab of many contexts, each with one vector, opened with every engine; and the same vectors bare.
+
+    Context "v12" has row 12 of `vectors`. `ready` tells after how many seconds an engine first answered, None for one
+    that cannot be had here.
+    """
+
+    def __init__(self, bench: Bench, stack: ExitStack, *, vectors: Array32 | None = None) -> None:
+        self.bench = bench
+        count, dimensions = bench.sizes.vectors, bench.encoder.dimensions
+        made = vectors is None
+        self.vectors = (
+            clustered_vectors(count, dimensions=dimensions, seed=bench.seed + 1) if vectors is None else vectors
+        )
+        assert made or len(self.vectors) == count
+        self.asked = query_vectors(self.vectors, max(bench.sizes.calls, 50), seed=bench.seed + 2)
+        self.questions = [f"question {number}" for number in range(len(self.asked))]
+        self._fill()
+        self.labs: dict[str, Lab] = {name: stack.enter_context(self.opened(name)) for name in ENGINES}
+        self.ready = {name: wait_for(lab, self.asked[0], name) for name, lab in self.labs.items()}
+        path = bench.folder / "vectors.db"
+        self.table = stack.enter_context(closing(BareVecTable(path, dimensions=self.vectors.shape[1])))
+        if self.table.missing is None:
+            self.table.add(self.vectors)
+
+    @cached_property
+    def graph(self) -> RawGraph:
+        """The same vectors in an index of the bare library."""
+        return RawGraph(self.vectors)
+
+    def _fill(self) -> None:
+        written = texts(len(self.vectors), seed=self.bench.seed + 3, length=SHORT_TEXT_BYTES)
+        rows = [{"context_id": f"v{number}", "content": text} for number, text in enumerate(written)]
+        with self.bench.lab(NAME, encoder=PreparedEncoder(self.vectors, texts=written), synchronous="OFF") as lab:
+            lab.store_contexts(rows, batch_size=5_000, progress=False)
+
+    def opened(self, engine: VectorEngine) -> Lab:
+        """Open the lab with an engine; "question 3" has the vector `asked[3]`."""
+        encoder = PreparedEncoder(self.asked, texts=self.questions)
+        return self.bench.lab(NAME, encoder=encoder, vector_engine=engine)
+
+
+def large_figures(bench: Bench) -> Iterator[Row]:
+    """Measure the engines on one set of vectors, and what stands on them."""
+    with ExitStack() as stack:
+        large = Large(bench, stack)
+        yield from nearest_figures(large)
+        yield semantic_figure(large)
+        yield words_figure(large)
+
+
+def semantic_figure(large: Large) -> Row:
+    """Measure `search` by meaning against a graph and a SELECT for each of its answers."""
+    engine = "hnsw" if large.ready["hnsw"] is not None else "exact"
+    lab, graph, bench = large.labs[engine], large.graph, large.bench
+    bare = BareFile(lab.config.db_path)
+    timings = in_turns(
+        bench.sizes.repeats,
+        lambda _: seconds_each(lambda text: lab.search(text, method="semantic"), large.questions),
+        lambda _: seconds_each(
+            lambda vector: [bare.context(f"v{number}") for number in graph.nearest(vector)], list(large.asked)
+        ),
+    )
+    bare.close()
+    return row(
+        PART,
+        "search, semantic",
+        "/s",
+        rates(timings.ours),
+        how=f"{len(large.vectors):,} contexts, without encoding, {engine} engine",
+        against=f"usearch HNSW and {K} SELECTs",
+        others=rates(timings.theirs),
+    )
+
+
+def words_figure(large: Large) -> Row:
+    """Measure hybrid search for words that many contexts have against words that few have."""
+    engine = "hnsw" if large.ready["hnsw"] is not None else "exact"
+    lab, bench, calls = large.labs[engine], large.bench, large.bench.sizes.calls
+    common, rare = (
+        bench.queries(calls * (bench.sizes.repeats + 1), part=part, ranks=ranks)
+        for part, ranks in ((21, COMMON), (22, RARE))
+    )
+    timings = in_turns(
+        bench.sizes.repeats,
+        lambda number: seconds_each(lab.search_df, common[number * calls : (number + 1) * calls]),
+        lambda number: seconds_each(lab.search_df, rare[number * calls : (number + 1) * calls]),
+    )
+    return row(
+        PART,
+        "search_df, common words",
+        "ms",
+        milliseconds(timings.ours),
+        how=f"hybrid, {len(large.vectors):,} contexts, without encoding, {engine} engine",
+        against="search_df, rare words",
+        others=milliseconds(timings.theirs),
+    )

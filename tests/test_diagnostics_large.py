@@ -1,0 +1,80 @@
+"""The figures of a large lab: every engine answers for itself, and the nearest are the true ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+
+from autom8_lab.diagnostics.figures.large import Large, semantic_figure, words_figure
+from autom8_lab.diagnostics.figures.material import Bench, Sizes, clustered_vectors, query_vectors
+from autom8_lab.diagnostics.figures.nearest import RawGraph, nearest_figures, nearest_of, product, wait_for
+from autom8_lab.embedding.encoders import HashEncoder
+
+SIZES = Sizes(vectors=400, calls=3, repeats=1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Large]:
+    with ExitStack() as stack:
+        bench = Bench(
+            tmp_path_factory.mktemp("large"), SIZES, 0, HashEncoder(dimensions=32), is_model=False, synchronous="OFF"
+        )
+        yield Large(bench, stack)
+
+
+def true_nearest(large: Large) -> list[list[int]]:
+    return [np.argsort(-(large.vectors @ vector), kind="stable")[:10].tolist() for vector in large.asked]
+
+
+@pytest.mark.parametrize("engine", ["exact", "hnsw", "sqlite-vec"])
+def test_every_engine_answers_for_itself_with_the_row_numbers_of_the_vectors(made: Large, engine: str) -> None:
+    if made.ready[engine] is None:
+        pytest.skip(f"{engine} cannot be had here")
+    found = nearest_of(made.labs[engine])
+    assert [found(vector) for vector in made.asked] == true_nearest(made)
+    assert made.labs[engine].search_df("question 0", method="semantic").attrs["engine"] == engine
+
+
+def test_a_question_has_the_vector_that_was_asked_for(made: Large) -> None:
+    hits = made.labs["exact"].search("question 3", method="semantic")
+    assert [int(hit.context.id[1:]) for hit in hits] == true_nearest(made)[3]
+
+
+def test_a_bare_product_and_a_bare_graph_find_the_nearest() -> None:
+    vectors = clustered_vectors(500, dimensions=384, seed=5)
+    asked = query_vectors(vectors, 20, seed=6)
+    true = [np.argsort(-(vectors @ vector))[:10].tolist() for vector in asked]
+    graph, exact = RawGraph(vectors), product(vectors)
+    assert [exact(vector) for vector in asked] == true
+    assert graph.recall >= 0.99
+    assert graph.nbytes > 500 * 384 * 2
+    assert [graph.nearest(vector)[0] for vector in asked] == [found[0] for found in true]
+
+
+def test_waiting_for_an_engine_that_cannot_be_had_ends(made: Large) -> None:
+    with made.bench.lab("other", vector_engine="exact") as lab:
+        lab.store_context("Only one.")
+        assert wait_for(lab, made.bench.vectors[0], "exact") is not None
+        assert wait_for(lab, made.bench.vectors[0], "sqlite-vec") is None
+
+
+def test_each_engine_is_compared_with_the_library_below_it(made: Large) -> None:
+    rows = {(row["what"], row.get("against")): row for row in nearest_figures(made)}
+    assert ("exact engine", "a NumPy product") in rows
+    if made.ready["hnsw"] is not None:
+        recall = rows["hnsw engine, recall", None]
+        assert recall["figure"] == 1.0
+        assert rows["hnsw engine", "usearch HNSW"]["unit"] == "ms"
+    if made.table.missing is None:
+        assert ("sqlite-vec engine", "sqlite-vec") in rows
+        assert rows["hnsw engine" if made.ready["hnsw"] is not None else "exact engine", "sqlite-vec"]["unit"] == "/s"
+
+
+def test_searches_by_meaning_and_for_common_words_are_compared(made: Large) -> None:
+    semantic, words = semantic_figure(made), words_figure(made)
+    assert (semantic["unit"], semantic["against"]) == ("/s", "usearch HNSW and 10 SELECTs")
+    assert (words["unit"], words["against"]) == ("ms", "search_df, rare words")
+    assert words["ratio"] == pytest.approx(words["figure"] / words["against_figure"])
