@@ -42,7 +42,11 @@ def test_nothing_failed_and_nothing_was_lost(figures: pd.DataFrame) -> None:
 def test_the_frame_says_on_what_it_was_measured(figures: pd.DataFrame) -> None:
     attrs = figures.attrs
     assert attrs["sizes"] == {**TINY, "connections": (1,)}
-    assert (attrs["seed"], attrs["encoder"], attrs["encoder_reason"]) == (7, "hash-16@1", "asked for")
+    assert (attrs["seed"], attrs["encoder"], attrs["encoder_reason"]) == (
+        7,
+        "hash-16@1",
+        "asked for; hash: hashed words, no model",
+    )
     assert attrs["machine"]["cores"] >= 1
     assert attrs["machine"]["versions"]["autom8_lab"] == al.__version__
     assert attrs["seconds"] > 0

@@ -10,7 +10,7 @@ import pytest
 
 from autom8_lab.diagnostics.figures.large import Large, semantic_figure, words_figure
 from autom8_lab.diagnostics.figures.material import Bench, Sizes, clustered_vectors, query_vectors
-from autom8_lab.diagnostics.figures.nearest import RawGraph, nearest_figures, nearest_of, product, wait_for
+from autom8_lab.diagnostics.figures.nearest import RawGraph, answers, nearest_figures, nearest_of, product
 from autom8_lab.embedding.encoders import HashEncoder
 
 SIZES = Sizes(vectors=400, calls=3, repeats=1)
@@ -31,7 +31,7 @@ def true_nearest(large: Large) -> list[list[int]]:
 
 @pytest.mark.parametrize("engine", ["exact", "hnsw", "sqlite-vec"])
 def test_every_engine_answers_for_itself_with_the_row_numbers_of_the_vectors(made: Large, engine: str) -> None:
-    if made.ready[engine] is None:
+    if not made.has[engine]:
         pytest.skip(f"{engine} cannot be had here")
     found = nearest_of(made.labs[engine])
     assert [found(vector) for vector in made.asked] == true_nearest(made)
@@ -54,23 +54,21 @@ def test_a_bare_product_and_a_bare_graph_find_the_nearest() -> None:
     assert [graph.nearest(vector)[0] for vector in asked] == [found[0] for found in true]
 
 
-def test_waiting_for_an_engine_that_cannot_be_had_ends(made: Large) -> None:
-    with made.bench.lab("other", vector_engine="exact") as lab:
-        lab.store_context("Only one.")
-        assert wait_for(lab, made.bench.vectors[0], "exact") is not None
-        assert wait_for(lab, made.bench.vectors[0], "sqlite-vec") is None
+def test_an_engine_that_does_not_answer_is_not_taken_for_one_that_does(made: Large) -> None:
+    assert answers(made.labs["exact"], made.asked[0], "exact")
+    assert not answers(made.labs["exact"], made.asked[0], "hnsw")
 
 
 def test_each_engine_is_compared_with_the_library_below_it(made: Large) -> None:
     rows = {(row["what"], row.get("against")): row for row in nearest_figures(made)}
     assert ("exact engine", "a NumPy product") in rows
-    if made.ready["hnsw"] is not None:
+    if made.has["hnsw"]:
         recall = rows["hnsw engine, recall", None]
         assert recall["figure"] == 1.0
         assert rows["hnsw engine", "usearch HNSW"]["unit"] == "ms"
     if made.table.missing is None:
         assert ("sqlite-vec engine", "sqlite-vec") in rows
-        assert rows["hnsw engine" if made.ready["hnsw"] is not None else "exact engine", "sqlite-vec"]["unit"] == "/s"
+        assert rows["hnsw engine" if made.has["hnsw"] else "exact engine", "sqlite-vec"]["unit"] == "/s"
 
 
 def test_searches_by_meaning_and_for_common_words_are_compared(made: Large) -> None:

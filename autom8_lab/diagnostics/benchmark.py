@@ -59,13 +59,14 @@ def benchmark(
     >>> figures[["what", "unit", "against"]].values.tolist()
     [['get_context', '/s', 'SELECT by id']]
     """
+    from .figures.material import Bench
     from .figures.rounds import COLUMNS
 
     sizes, chosen = _sizes(size, numbers), _parts(parts)
     if not 0 <= integer_value(seed, "seed") < 2**31:
         raise InvalidValue(f"seed={seed}: give a whole number from 0 to {2**31 - 1}")
-    using, reason = _encoder(encoder)
-    started = time.perf_counter()
+    using, reason, settings = _encoder(encoder)
+    is_model, started = not using.name.startswith("hash-"), time.perf_counter()
     rows: list[Row] = []
     shown = progress if progress is not None else "ipykernel" in sys.modules or sys.stderr.isatty()
     with tempfile.TemporaryDirectory(prefix="autom8_lab-benchmark-", dir=folder) as place:
@@ -73,7 +74,7 @@ def benchmark(
             for name in chosen:
                 # Each part in a folder of its own, removed at once: the disk holds one at a time.
                 with tempfile.TemporaryDirectory(dir=place) as own:
-                    rows += _measured(name, Path(own), sizes, seed, using)
+                    rows += _measured(name, Bench(Path(own), sizes, seed, using, is_model, settings=settings))
                 bar.update(1)
     attrs = {
         "machine": machine(),
@@ -86,10 +87,9 @@ def benchmark(
     return frame(rows, COLUMNS, attrs=attrs)
 
 
-def _measured(name: str, folder: Path, sizes: Sizes, seed: int, encoder: Encoder) -> list[Row]:
+def _measured(name: str, bench: Bench) -> list[Row]:
     from .figures import encoding, large, processes, searching, storing
     from .figures.bars import judged
-    from .figures.material import Bench
 
     parts: dict[str, Callable[[Bench], Iterator[Row]]] = {
         "encode": encoding.encode_figures,
@@ -100,9 +100,7 @@ def _measured(name: str, folder: Path, sizes: Sizes, seed: int, encoder: Encoder
         "connections": processes.connection_figures,
         "start": processes.start_figures,
     }
-    is_model = not encoder.name.startswith("hash-")
-    found = parts[name](Bench(folder, sizes, seed, encoder, is_model))
-    return [judged(row, asdict(sizes), is_model=is_model) for row in found]
+    return [judged(row, asdict(bench.sizes), is_model=bench.is_model) for row in parts[name](bench)]
 
 
 def _sizes(name: str, numbers: Mapping[str, Any]) -> Sizes:
@@ -131,18 +129,21 @@ def _parts(given: str | Sequence[str] | None) -> list[str]:
     return [name for name in PARTS if name in names]
 
 
-def _encoder(name: str | None) -> tuple[Encoder, str]:
-    """Return the encoder of queries, and why that one."""
+def _encoder(name: str | None) -> tuple[Encoder, str, dict[str, Any]]:
+    """Return the encoder of queries, why that one, and the settings that a lab needs to load it."""
     from ..config import LabConfig
     from ..embedding import load_encoder
 
-    if name is not None:
-        return load_encoder(name), "asked for"
     config = LabConfig.load()
+    how = {"device": config.embedding_device, "backend": config.embedding_backend, "cache_dir": config.cache_dir}
+    settings = {f"embedding_{key}" if key != "cache_dir" else key: value for key, value in how.items() if value}
     try:
-        return load_encoder(config.embedding_model, device=config.embedding_device), "the configured model"
+        encoder = load_encoder(name or config.embedding_model, **how)  # type: ignore[arg-type]
     except ModelUnavailable as exc:
-        return load_encoder("hash"), f"hashed words stand in for the model: {exc}"
+        if name is not None:
+            raise
+        return load_encoder("hash"), f"hashed words stand in for the model: {exc}", {}
+    return encoder, f"{'asked for' if name else 'configured'}; {encoder.backend}: {encoder.backend_reason}", settings
 
 
 def machine() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...storage.bare import BareFile, BareVecTable
 from .material import COMMON, RARE, Bench, PreparedEncoder, clustered_vectors, query_vectors, texts
-from .nearest import K, RawGraph, nearest_figures, wait_for
+from .nearest import K, RawGraph, answers, nearest_figures
 from .rounds import Row, in_turns, milliseconds, rates, row, seconds_each
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ ENGINES: tuple[VectorEngine, ...] = ("exact", "hnsw", "sqlite-vec")
 class Large:
     """A lab of many contexts, each with one vector, opened with every engine; and the same vectors bare.
 
-    Context "v12" has row 12 of `vectors`. `ready` tells after how many seconds an engine first answered, None for one
-    that cannot be had here.
+    Context "v12" has row 12 of `vectors`. `has` tells which engines can be had here, `index` how the HNSW index was
+    built.
     """
 
     def __init__(self, bench: Bench, stack: ExitStack, *, vectors: Array32 | None = None) -> None:
@@ -42,7 +42,8 @@ class Large:
         self.questions = [f"question {number}" for number in range(len(self.asked))]
         self._fill()
         self.labs: dict[str, Lab] = {name: stack.enter_context(self.opened(name)) for name in ENGINES}
-        self.ready = {name: wait_for(lab, self.asked[0], name) for name, lab in self.labs.items()}
+        self.index = self.labs["hnsw"].build_vector_index(progress=False)
+        self.has = {name: answers(lab, self.asked[0], name) for name, lab in self.labs.items()}
         path = bench.folder / "vectors.db"
         self.table = stack.enter_context(closing(BareVecTable(path, dimensions=self.vectors.shape[1])))
         if self.table.missing is None:
@@ -76,7 +77,7 @@ def large_figures(bench: Bench) -> Iterator[Row]:
 
 def semantic_figure(large: Large) -> Row:
     """Measure `search` by meaning against a graph and a SELECT for each of its answers."""
-    engine = "hnsw" if large.ready["hnsw"] is not None else "exact"
+    engine = "hnsw" if large.has["hnsw"] else "exact"
     lab, graph, bench = large.labs[engine], large.graph, large.bench
     bare = BareFile(lab.config.db_path)
     timings = in_turns(
@@ -100,7 +101,7 @@ def semantic_figure(large: Large) -> Row:
 
 def words_figure(large: Large) -> Row:
     """Measure hybrid search for words that many contexts have against words that few have."""
-    engine = "hnsw" if large.ready["hnsw"] is not None else "exact"
+    engine = "hnsw" if large.has["hnsw"] else "exact"
     lab, bench, calls = large.labs[engine], large.bench, large.bench.sizes.calls
     common, rare = (
         bench.queries(calls * (bench.sizes.repeats + 1), part=part, ranks=ranks)

@@ -184,7 +184,11 @@ SIZES = {
 
 @dataclass
 class Bench:
-    """What the parts of a benchmark share: a folder, sizes, the seed, the encoder of queries, and how durable a commit is."""
+    """What the parts of a benchmark share.
+
+    A folder, sizes, the seed, the encoder of queries with the settings that it was loaded with, and how durable a
+    commit is.
+    """
 
     folder: Path
     sizes: Sizes
@@ -192,6 +196,7 @@ class Bench:
     encoder: Encoder
     is_model: bool
     synchronous: str = "FULL"
+    settings: dict[str, Any] = field(default_factory=dict)
     vectors: Array32 = field(init=False)
 
     def __post_init__(self) -> None:

@@ -21,7 +21,6 @@ PART = "large"
 K = 10
 ENOUGH_RECALL = 0.99
 EXPANSIONS = (64, 128, 256, 512)  # how many candidates a graph's search keeps
-PATIENCE_SECONDS = 3_600
 SLOW_CALLS = 10  # of an engine that looks at every vector
 
 Nearest = Callable[["Array32"], Sequence[int]]
@@ -34,17 +33,19 @@ def nearest_figures(large: Large) -> Iterator[Row]:
     timings = _taken(large, ours["exact"], product(large.vectors), few)
     yield _row("exact engine", how, timings, "a NumPy product")
     best = "exact"
-    if large.ready["hnsw"] is not None:
+    if large.has["hnsw"]:
         best, graph = "hnsw", large.graph
         timings = _taken(large, ours["hnsw"], graph.nearest, large.asked)
-        note = f"built in {large.ready['hnsw']:.1f} s; bare: {graph.build_seconds:.1f} s, recall@10 {graph.recall:.3f}"
+        note = (
+            f"built in {large.index['seconds']:.1f} s; bare: {graph.build_seconds:.1f} s, recall@10 {graph.recall:.3f}"
+        )
         yield _row("hnsw engine", how, timings, "usearch HNSW", note=note)
         share = recall([ours["hnsw"](vector) for vector in large.asked], large.asked, large.vectors)
         yield row(PART, "hnsw engine, recall", "recall@10", [share], how=how)
     if large.table.missing is None:
         by_table = _by_table(large.table)
         timings = _taken(large, ours["sqlite-vec"], by_table, few)
-        who = None if large.ready["sqlite-vec"] is not None else "the exact engine answered"
+        who = None if large.has["sqlite-vec"] else "the exact engine answered"
         yield _row("sqlite-vec engine", how, timings, "sqlite-vec", note=who)
         timings = _taken(large, ours[best], by_table, few)
         others = rates(timings.theirs)
@@ -69,17 +70,9 @@ def nearest_of(lab: Lab, *, k: int = K) -> Nearest:
     return lambda vector: [int(item.context_id[1:]) for item in nearest(vector, set_key=set_key, k=k).neighbours]
 
 
-def wait_for(lab: Lab, vector: Array32, engine: str) -> float | None:
-    """Search until an engine answers, and return after how many seconds; None where it cannot be had."""
-    set_key, started = _set_key(lab), time.perf_counter()
-    while time.perf_counter() - started < PATIENCE_SECONDS:
-        answer = lab._storage.nearest(vector, set_key=set_key, k=K)
-        if answer.engine == engine:
-            return time.perf_counter() - started
-        if engine != "hnsw" or "could not" in answer.reason:
-            return None
-        time.sleep(0.02)
-    return None
+def answers(lab: Lab, vector: Array32, engine: str) -> bool:
+    """Whether it is this engine that answers a search."""
+    return lab._storage.nearest(vector, set_key=_set_key(lab), k=K).engine == engine
 
 
 def _set_key(lab: Lab) -> int:

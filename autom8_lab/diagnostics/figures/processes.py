@@ -26,11 +26,10 @@ KNOWN = 1_000  # contexts that are there before
 FRESH_STORES = 10
 COLD_ROUNDS = 5
 COLD_START = """
-import sys
+import json, sys
 import autom8_lab as al
-with al.open(sys.argv[1], embedding_model=sys.argv[2]) as lab:
+with al.open(sys.argv[1], **json.loads(sys.argv[2])) as lab:
     found = lab.search_df(sys.argv[3])
-    import json
     print(json.dumps({"found": len(found), "degraded": found.attrs["degraded"], "torch": "torch" in sys.modules}))
 """
 
@@ -162,11 +161,12 @@ def start_figure(bench: Bench) -> Row:
         lab.store_contexts(bench.texts(bench.sizes.contexts, part=41), progress=False)
         path, chunks = lab.config.db_path, lab.stats()["chunks"]
     asked = bench.queries(COLD_ROUNDS + 1, part=42)
+    settings = json.dumps({**bench.settings, "embedding_model": bench.encoder.name})
     loaded_torch = False
 
     def ours(number: int) -> float:
         nonlocal loaded_torch
-        seconds, output = _run(bench, COLD_START, path, bench.encoder.name, asked[number])
+        seconds, output = _run(bench, COLD_START, path, settings, asked[number])
         answer = json.loads(output)
         if not answer["found"] or answer["degraded"]:
             raise LabError(f"the first search of a new process found {answer}")
