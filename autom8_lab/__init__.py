@@ -42,7 +42,7 @@ from .errors import (
     StorageFull,
     UnrecordedUsageWarning,
 )
-from .lab import Lab, current_lab, get_migration_status, run_migrations, use
+from .lab import Lab, current_lab, get_migration_status, repair, run_migrations, use
 from .lab import open_lab as open
 from .recommendation import Recommendation
 from .records import Context, Report, SearchHit
@@ -229,6 +229,7 @@ __all__ = [
     "record_outcome",
     "record_usage",
     "record_usages",
+    "repair",
     "replay",
     "reprice_usage",
     "revert",

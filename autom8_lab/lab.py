@@ -198,6 +198,24 @@ def run_migrations(path: str | os.PathLike[str], *, to: int | str | None = None)
         return Report(storage.migration_status())
 
 
+def repair(path: str | os.PathLike[str], *, to: str | os.PathLike[str], progress: bool | None = None) -> Report:
+    """Save what a damaged lab still holds into a new one at `to`, and return what was saved, doubtful and lost.
+
+    The damaged file and its write-ahead log are only read. Rows are taken from their pages, so that a damaged page
+    hides no other. A row counts as saved when its checksum, the hash of its text, its values and its references are
+    right; other rows go as JSON lines into `to`.doubtful.jsonl and not into the lab. The full-text index is made
+    anew; `contexts_without_vectors` get theirs from `al.embed_contexts()`. `report["tables"]` has a row per table;
+    `lost` is how many rows are named somewhere and nowhere to be found: at least so many are gone.
+
+    Close the lab first, here and elsewhere. Raises `InvalidValue` where something is at `to`, `NotALab`,
+    `NewerSchema`, and `DamagedLab` where nothing of a lab can be read.
+    """
+    from .repairs import repair
+
+    open_paths = [lab.config.db_path for lab in list(_open_labs)]
+    return repair(path, to=to, at=utc_now(), open_paths=open_paths, progress=progress)
+
+
 def get_migration_status(path: str | os.PathLike[str]) -> Report:
     """Return applied_count, total_migrations, applied (name, time) and pending (names) of a file, changing nothing."""
     if not Path(path).expanduser().exists():

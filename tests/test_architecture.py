@@ -20,7 +20,7 @@ FLOORS = [
     {"storage"},
     {"indexing", "drafts", "entries"},
     {"contexts", "ledger", "tracking", "retrieval", "access", "applied", "judgments", "care"},
-    {"storing", "backups"},
+    {"storing", "backups", "repairs"},
     {"analysis", "tuning", "importers", "plots"},
     {"verbs"},
     {"lab"},

@@ -19,9 +19,13 @@ CONTEXTS_AT_ONCE = 200
 
 @dataclass(frozen=True)
 class Query:
-    """A question whose every answer is a finding about one row: its key. `{remedy}` stands for the general one."""
+    """A question whose every answer is a finding about one row: its key. `{remedy}` stands for the general one.
+
+    It is asked where all tables that it `needs` are part of the schema.
+    """
 
     table: str
+    needs: frozenset[str]
     finding: str
     sql: str
     severity: Literal["error", "warning"] = "error"
@@ -33,14 +37,16 @@ class Query:
             yield Finding(self.severity, self.table, str(key), self.finding, self.remedy.format(remedy=remedy))
 
 
-_ALL = [
+QUERIES = [
     Query(
         "context_aliases",
+        frozenset({"context_aliases", "context_registry"}),
         "the alias is the id of another context too",
         "SELECT alias FROM context_aliases WHERE alias IN (SELECT id FROM context_registry)",
     ),
     Query(
         "context_registry",
+        frozenset({"context_registry"}),
         "superseded in a circle",
         """
         WITH RECURSIVE following(start, id, steps) AS (
@@ -53,6 +59,7 @@ _ALL = [
     ),
     Query(
         "embedding_sets",
+        frozenset({"embedding_sets"}),
         "no set of vectors is active, so that no search by meaning is answered",
         "SELECT max(set_key) FROM embedding_sets HAVING count(*) > 0 AND total(state = 'active') = 0",
         "warning",
@@ -60,6 +67,7 @@ _ALL = [
     ),
     Query(
         "context_chunks",
+        frozenset({"context_chunks", "embedding_sets", "embeddings"}),
         "has no vector",
         """
         SELECT chunk_key FROM context_chunks k JOIN embedding_sets s USING (set_key)
@@ -68,6 +76,7 @@ _ALL = [
     ),
     Query(
         "embeddings",
+        frozenset({"context_chunks", "embeddings"}),
         "belongs to no chunk",
         """
         SELECT embedding_key FROM embeddings e
@@ -78,6 +87,7 @@ _ALL = [
     ),
     Query(
         "embeddings",
+        frozenset({"embeddings", "embedding_sets"}),
         "has another size than its model's vectors",
         """
         SELECT embedding_key FROM embeddings e JOIN embedding_sets s USING (model_id)
@@ -86,6 +96,7 @@ _ALL = [
     ),
     Query(
         "decision_contexts",
+        frozenset({"decision_contexts"}),
         "the contexts of the decision are not numbered 1, 2, 3, …",
         """
         SELECT decision_id FROM decision_contexts GROUP BY decision_id
@@ -94,6 +105,7 @@ _ALL = [
     ),
     Query(
         "access_results",
+        frozenset({"access_log", "access_results"}),
         "there are not as many results as the log says",
         """
         SELECT id FROM access_log l
@@ -102,12 +114,12 @@ _ALL = [
     ),
     Query(
         "context_chunks",
+        frozenset({"context_chunks"}),
         "the next key would be one that was given before",
         "SELECT max(chunk_key) FROM context_chunks"
         " HAVING max(chunk_key) > coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'context_chunks'), 0)",
     ),
 ]
-QUERIES = [(query.table, query) for query in _ALL]
 
 
 def foreign_keys(database: Database, remedy: str) -> Iterator[Finding]:
@@ -187,8 +199,19 @@ def vec_table(database: Database, remedy: str) -> Iterator[Finding]:
         yield Finding("error", VEC_TABLE, "", "has another number of vectors than it was made from", remedy)
 
 
-FUNCTIONS: list[tuple[str, Callable[[Database, str], Iterator[Finding]]]] = [
-    ("", foreign_keys),
-    ("context_chunks", chunks),
-    (VEC_TABLE, vec_table),
+@dataclass(frozen=True)
+class Function:
+    """What a single question cannot find out."""
+
+    table: str
+    needs: frozenset[str]
+    findings: Callable[[Database, str], Iterator[Finding]]
+
+
+_VECTORS = frozenset({"context_registry", "context_chunks", "embedding_sets", "embeddings"})
+CHECKS: list[Query | Function] = [
+    *QUERIES,
+    Function("", frozenset(), foreign_keys),
+    Function("context_chunks", _VECTORS, chunks),
+    Function(VEC_TABLE, _VECTORS | {"index_state"}, vec_table),
 ]

@@ -229,20 +229,26 @@ class PageFile:
             rowid = values[-1]
         return Cell(rowid, values, tuple(overflow))
 
-    def free_pages(self) -> set[int]:
-        """Return the pages of the free list, as far as it can be followed: their rows were deleted."""
-        found: set[int] = set()
+    def free_pages(self) -> tuple[set[int], bool]:
+        """Return the pages of the free list, whose rows were deleted, and whether these are all.
+
+        If they are, every other page is in use: what stands on it is what was written last.
+        """
         first = self.page(1)
-        trunk = int.from_bytes(first[32:36], "big") if first and first.startswith(MAGIC) else 0
-        while trunk and trunk not in found:
+        if first is None or not first.startswith(MAGIC):
+            return set(), False
+        trunk, count = struct.unpack_from(">2I", first, 32)
+        found: set[int] = set()
+        while trunk:
             data = self.page(trunk)
-            if data is None:
-                break
-            found.add(trunk)
-            count = min(int.from_bytes(data[4:8], "big"), self.header.usable // 4 - 2)
-            found.update(struct.unpack_from(f">{count}I", data, 8))
-            trunk = int.from_bytes(data[:4], "big")
-        return found
+            if data is None or trunk in found or len(found) >= count:
+                return found, False
+            following, leaves = struct.unpack_from(">2I", data)
+            if leaves > self.header.usable // 4 - 2:
+                return found, False
+            found |= {trunk, *struct.unpack_from(f">{leaves}I", data, 8)}
+            trunk = following
+        return found, len(found) == count
 
 
 def record(payload: bytes) -> tuple[Any, ...]:

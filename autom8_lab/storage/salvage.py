@@ -69,6 +69,8 @@ class Rows:
     pages: list[int] = field(default_factory=list)
     strays: list[int] = field(default_factory=list)
     damaged: bool = False
+    seen: set[int] = field(default_factory=set)
+    unread: int = 0  # rows that are there and make no sense
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,10 @@ class Found:
     row: dict[str, Any]
     doubt: str | None
 
+    def key(self, columns: Sequence[str]) -> tuple[Any, ...]:
+        """Return the values that an index on these columns has."""
+        return tuple(self.row[column] for column in columns)
+
 
 class Salvage:
     """Reads the tables of known shapes from a file, whatever else in it is damaged."""
@@ -87,7 +93,7 @@ class Salvage:
         self.file = file
         self._shapes = shapes
         self._claimed: set[int] = set()
-        self._unread_cells: dict[str, int] = {}
+        self._free, self._free_is_known = file.free_pages()
         self.schema = self._read_schema()
         self.tables = {name: Rows(shape) for name, shape in shapes.items()}
         self._claim_all()
@@ -110,9 +116,8 @@ class Salvage:
         return list(found.values())
 
     def _table_leaves(self) -> Iterator[int]:
-        free = self.file.free_pages()
         for number in range(1, self.file.count + 1):
-            if number not in self._claimed and number not in free and self.file.kind(number) == TABLE_LEAF:
+            if number not in self._claimed and number not in self._free and self.file.kind(number) == TABLE_LEAF:
                 yield number
 
     def _claim_all(self) -> None:
@@ -171,67 +176,87 @@ class Salvage:
     # Rows
 
     def rows(self, table: str) -> Iterator[Found]:
-        """Yield the rows of a table, each rowid once; what speaks for itself comes before what hangs on nothing."""
+        """Yield the rows of a table, each rowid once; what hangs on its root comes before what hangs on nothing."""
         rows = self.tables[table]
-        seen: set[int] = set()
-        self._unread_cells[table] = 0
+        rows.seen.clear()
         for number in rows.pages:
             for cell in self._cells_of(number):
                 found = self._found(rows.shape, cell)
                 if found is None:
-                    self._unread_cells[table] += 1
+                    rows.unread += 1
                     rows.damaged = True
-                elif found.rowid not in seen:
-                    seen.add(found.rowid)
+                elif found.rowid not in rows.seen:
+                    rows.seen.add(found.rowid)
                     yield found
-        yield from self._strays(rows, seen)
+        for found in self._strays(rows):
+            rows.seen.add(found.rowid)
+            yield found
 
     def _found(self, shape: Shape, cell: Cell | DamagedPage) -> Found | None:
         if not isinstance(cell, Cell) or not shape.fits(cell.values):
             return None
         row = shape.row(cell)
-        fits = shape.checksum_fits(row)
-        return Found(cell.rowid, row, "its checksum does not fit" if fits is False else None)
+        return Found(cell.rowid, row, "its checksum does not fit" if shape.checksum_fits(row) is False else None)
 
-    def _strays(self, rows: Rows, seen: set[int]) -> Iterator[Found]:
-        """Yield the rows of stray pages, as far as the indexes say that they are alive and have not changed."""
-        strays: dict[int, Found] = {}
+    def _strays(self, rows: Rows) -> Iterator[Found]:
+        """Yield the rows of stray pages that are alive and the newest of their key, as far as anything can tell.
+
+        A row that a whole index does not have was deleted. Where the free list is known, no page is an old one; else
+        the indexes have to say so for each row.
+        """
+        place: dict[int, int] = {}
+        keys: dict[int, list[int]] = {}
         for number in rows.strays:
-            for cell in self._cells_of(number):
-                found = self._found(rows.shape, cell)
-                if found is not None and found.rowid not in seen:
-                    strays.setdefault(found.rowid, found)
-        if not strays:
-            return
-        alive: set[int] = set()
-        changed: set[int] = set()
-        complete = False
-        for name, columns in rows.shape.indexes.items():
+            for found in self._readable(rows.shape, number):
+                if found.rowid not in rows.seen and found.rowid not in place:
+                    place[found.rowid] = number
+                    keys[found.rowid] = [hash(found.key(columns)) for columns in rows.shape.indexes.values()]
+        alive, changed, complete = self._ask_indexes(rows.shape, keys) if place else (set(), set(), True)
+        for number in rows.strays:
+            for found in self._readable(rows.shape, number):
+                if place.get(found.rowid) != number or (complete and found.rowid not in alive):
+                    continue
+                del place[found.rowid]
+                doubt = found.doubt
+                if not self._free_is_known and found.rowid in changed:
+                    doubt = doubt or "an index has other values: it may be an older version"
+                elif not self._free_is_known and found.rowid not in alive:
+                    doubt = doubt or "nothing is whole that could say whether it was deleted"
+                yield Found(found.rowid, found.row, doubt)
+
+    def _readable(self, shape: Shape, number: int) -> Iterator[Found]:
+        for cell in self._cells_of(number):
+            found = self._found(shape, cell)
+            if found is not None:
+                yield found
+
+    def _ask_indexes(self, shape: Shape, keys: Mapping[int, Sequence[int]]) -> tuple[set[int], set[int], bool]:
+        """Return which rows an index has, which it has with other values, and whether one index is whole."""
+        alive, changed, complete = set[int](), set[int](), False
+        for which, name in enumerate(shape.indexes):
             index = Index(self.file, self._root_of(name))
             for rowid, values in index:
-                if rowid in strays:
+                if rowid in keys:
                     alive.add(rowid)
-                    row = strays[rowid].row
-                    if any(row[column] != value for column, value in zip(columns, values, strict=False)):
+                    if hash(tuple(values)) != keys[rowid][which]:
                         changed.add(rowid)
             complete = complete or index.whole
-        for rowid, found in strays.items():
-            if rowid in changed:
-                yield Found(rowid, found.row, found.doubt or "an index has other values: it may be an older version")
-            elif rowid in alive:
-                yield found
-            elif not complete:
-                yield Found(rowid, found.row, found.doubt or "no index is whole that could say whether it was deleted")
+        return alive, changed, complete
 
-    def lost(self, table: str, found: set[int]) -> int:
-        """Return how many rows the indexes or the pages name that were not found: at least so many are lost."""
+    def lost(self, table: str) -> tuple[int, bool]:
+        """Return how many rows the indexes or the pages name that `rows` did not find, and whether that is all.
+
+        It is where one index of the table is whole.
+        """
         rows = self.tables[table]
         if not rows.damaged:
-            return 0
-        missing: set[int] = set()
+            return 0, True
+        missing, complete = set[int](), False
         for name in rows.shape.indexes:
-            missing.update(rowid for rowid, _ in Index(self.file, self._root_of(name)) if rowid not in found)
-        return max(len(missing), self._unread_cells.get(table, 0))
+            index = Index(self.file, self._root_of(name))
+            missing.update(rowid for rowid, _ in index if rowid not in rows.seen)
+            complete = complete or index.whole
+        return max(len(missing), rows.unread), complete
 
     def _root_of(self, index: str) -> int:
         return next((root for kind, name, _, root in self.schema if kind == "index" and name == index), 0)

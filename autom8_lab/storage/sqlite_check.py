@@ -7,7 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -41,6 +41,7 @@ class Check:
         self._pool = pool
         self._progress = progress or (lambda done, total: None)
         self._done = self._total = 0
+        self._tables = set(own_tables()) | {FTS}  # those of the file's version, as soon as it is known
         place = "path" if pool.in_memory else repr(pool.path)
         self.repair = f"al.repair({place}, to=…) saves what is whole; or restore a backup"
 
@@ -68,7 +69,8 @@ class Check:
         except StorageError as exc:
             yield self._error("", "", f"cannot be opened: {exc}")
             return
-        yield from self._guarded(FTS, self._text_index)
+        if FTS in self._tables:
+            yield from self._guarded(FTS, self._text_index)
 
     @contextmanager
     def _snapshot(self) -> Iterator[Database]:
@@ -87,16 +89,15 @@ class Check:
     def _look(self, database: Database) -> Iterator[Finding]:
         yield from self._guarded("", lambda: self._structure(database))
         yield from self._guarded("sqlite_master", lambda: self._schema(database))
-        tables = [name for name in plain_tables(database) if name in _own_tables()]
+        tables = [name for name in plain_tables(database) if name in own_tables() & self._tables]
         for table in tables:
             with suppress(sqlite3.Error):
                 self._total += database.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0]
         for table in tables:
-            yield from self._guarded(table, lambda table=table: self._rows(database, table))  # type: ignore[misc]
-        for table, query in cross_checks.QUERIES:
-            yield from self._guarded(table, lambda query=query: query.findings(database, self.repair))  # type: ignore[misc]
-        for table, function in cross_checks.FUNCTIONS:
-            yield from self._guarded(table, lambda function=function: function(database, self.repair))  # type: ignore[misc]
+            yield from self._guarded(table, partial(self._rows, database, table))
+        for check in cross_checks.CHECKS:
+            if check.needs <= self._tables:
+                yield from self._guarded(check.table, partial(check.findings, database, self.repair))
 
     def _guarded(self, table: str, step: Step) -> Iterator[Finding]:
         try:
@@ -141,6 +142,7 @@ class Check:
             yield self._error("_sqlite_migrations", "", f"the record of migrations is {', '.join(names)}")
             names = names[: len(migrations.names())]
         expected = expected_schema(len(names))
+        self._tables = {table for table, _ in expected.values()}
         rows = database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
         present = {(kind, name): (table, sql) for kind, name, table, sql in rows}
         for (kind, name), (table, sql) in expected.items():
@@ -243,7 +245,7 @@ def expected_schema(count: int) -> dict[tuple[str, str], tuple[str, str]]:
 
 
 @lru_cache(maxsize=1)
-def _own_tables() -> frozenset[str]:
+def own_tables() -> frozenset[str]:
     """Return the tables of the newest schema, without those that belong to the full-text index."""
     tables = (table for table, _ in expected_schema(len(migrations.names())).values())
     return frozenset(table for table in tables if not table.startswith(FTS))

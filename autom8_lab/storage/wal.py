@@ -114,12 +114,23 @@ def _frames(
         page, commit_pages, salt1, salt2, *own = FRAME.unpack_from(data)
         ours = (salt1, salt2) == salts
         # Each frame continues the sums of the one before it, as they are stored: one that is damaged spoils no other.
-        whole = (
-            ours and page > 0 and _sums(data[24:], _sums(data[:8], sums, little=little), little=little) == tuple(own)
-        )
+        found = _sums(data[24:], _sums(data[:8], sums, little=little), little=little)
+        whole = ours and page > 0 and found == tuple(own)
+        if not whole:
+            page = _true_page(data, sums, (own[0], own[1]), little=little)
         yield Frame(number, page, offset + FRAME.size, commit_pages, whole), ours
         sums = (own[0], own[1])
         offset += FRAME.size + page_size
+
+
+def _true_page(data: bytes, before: Sums, after: Sums, *, little: bool) -> int:
+    """Return which page a damaged frame is of: where one flipped bit in its number explains the damage, the right one."""
+    number = int.from_bytes(data[:4], "big")
+    for bit in range(32):
+        start = (number ^ 1 << bit).to_bytes(4, "big") + data[4:8]
+        if _sums(data[24:], _sums(start, before, little=little), little=little) == after:
+            return number ^ 1 << bit
+    return number
 
 
 def _of_last_round(frames: list[tuple[Frame, bool]]) -> list[Frame]:
