@@ -130,6 +130,7 @@ route = _verb(Lab.route)
 routing_report = _verb(Lab.routing_report)
 search = _verb(Lab.search)
 search_df = _verb(Lab.search_df)
+search_many = _verb(Lab.search_many)
 searches_df = _verb(Lab.searches_df)
 setting = _verb(Lab.setting)
 settings_df = _verb(Lab.settings_df)
@@ -238,6 +239,7 @@ __all__ = [
     "run_migrations",
     "search",
     "search_df",
+    "search_many",
     "searches_df",
     "setting",
     "settings_df",

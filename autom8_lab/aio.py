@@ -152,6 +152,7 @@ class AsyncLab:
     routing_report = _reads(Lab.routing_report)
     search = _reads(Lab.search)
     search_df = _reads(Lab.search_df)
+    search_many = _reads(Lab.search_many)
     searches_df = _writes(Lab.searches_df)
     setting = _reads(Lab.setting)
     settings_df = _reads(Lab.settings_df)

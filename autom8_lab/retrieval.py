@@ -7,15 +7,17 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from .errors import DegradedSearchWarning, InvalidValue, ModelUnavailable, did_you_mean
 from .frames import TIME
 from .records import (
     Condition,
     Context,
+    Nearest,
     Neighbour,
     Operator,
     Ranking,
@@ -80,6 +82,7 @@ COLUMNS = {
     "metadata": "object",
     "created_at": TIME,
     "aliases": "object",
+    "query": "str",
 }
 
 
@@ -138,6 +141,20 @@ def between(column: str, *, since: Any, until: Any, now: datetime) -> list[Condi
     return [Condition(column, test, moment(value, name, now=now)) for name, value, test in tests if value is not None]
 
 
+class ContextFilters(TypedDict, total=False):
+    """The filters of contexts; see `Lab.list_contexts`."""
+
+    topic: str | Sequence[str] | None
+    source: str | Sequence[str] | None
+    pinned: bool | None
+    min_priority: int | None
+    metadata: Mapping[str, Any] | None
+    since: Any
+    until: Any
+    include_expired: bool
+    include_superseded: bool
+
+
 @dataclass
 class Found:
     """What the two rankers know about the candidates of one search, and how they were found.
@@ -175,29 +192,65 @@ class Retrieval:
         filters: Mapping[str, Any],
         contexts_of: Callable[[Sequence[str]], list[Context]],
         relevance: Relevance | None = None,
+        nearest: Nearest | None = None,
     ) -> SearchAnswer:
         """Answer a query. Every text is legal; raises `InvalidValue`, and `ModelUnavailable` for semantic."""
         started = time.perf_counter()
         k = self._checked(query, k, method, min_similarity)
-        query = query.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text to any engine
-        depth = max(ranking.candidates, k) if method == "hybrid" else k
-        found = self.find(query, depth=depth, method=method, ranking=ranking, where=where)
+        query = _encodable(query)
+        depth = _depth(k, method, ranking)
+        found = self.find(query, depth=depth, method=method, ranking=ranking, where=where, nearest=nearest)
         scores = dict(ranked(found, k=k, method=method, ranking=ranking, min_similarity=min_similarity))
         likely: dict[str, float] = {}
         if relevance is not None and method == "hybrid" and found.near:
             likely = relevant(found, scores, relevance)
             scores = {name: scores[name] for name in likely}
         hits = self._explained(contexts_of(list(scores)), found, scores, found.terms if method != "semantic" else [])
-        hits = [replace(hit, relevance=likely.get(hit.context.id)) for hit in hits]
+        if likely:
+            hits = [replace(hit, relevance=likely.get(hit.context.id)) for hit in hits]
         top = max((near.similarity for near in found.near.values()), default=None)
         duration_ms = (time.perf_counter() - started) * 1000
         engines = (found.engine, found.engine_reason)
         return SearchAnswer(hits, query, method, found.degraded, *engines, duration_ms, filters, top)
 
+    def search_many(
+        self, queries: Sequence[str], *, k: int, method: SearchMethod, ranking: Ranking, **options: Any
+    ) -> list[SearchAnswer]:
+        """Answer several queries, their vectors compared with all others at once."""
+        for query in queries:
+            self._checked(query, k, method, options["min_similarity"])
+        distinct = [query for query in dict.fromkeys(map(_encodable, queries)) if query.strip()]
+        nearest: dict[str, Nearest] = {}
+        # Without a model each search says on its own what that means for it.
+        with suppress(ModelUnavailable):
+            meant = (
+                [found for query in distinct if (found := self._index.query_vector(query))] if method != "text" else []
+            )
+            if meant:
+                import numpy as np
+
+                vectors, depth = np.stack([vector for _, vector in meant]), _depth(k, method, ranking)
+                near = self._storage.nearest_many(vectors, set_key=meant[0][0].set_key, k=depth, where=options["where"])
+                nearest = dict(zip(distinct, near, strict=True))
+        return [
+            self.search(query, k=k, method=method, ranking=ranking, nearest=nearest.get(_encodable(query)), **options)
+            for query in queries
+        ]
+
     def find(
-        self, query: str, *, depth: int, method: SearchMethod, ranking: Ranking, where: Sequence[Condition]
+        self,
+        query: str,
+        *,
+        depth: int,
+        method: SearchMethod,
+        ranking: Ranking,
+        where: Sequence[Condition],
+        nearest: Nearest | None = None,
     ) -> Found:
-        """Return the candidates of a query, each ranking read to `depth`. Raises `ModelUnavailable` for semantic."""
+        """Return the candidates of a query, each ranking read to `depth`. Raises `ModelUnavailable` for semantic.
+
+        `nearest` is what the vectors say, where that is known already.
+        """
         found = Found(depth, query_terms(query))
         meant = None
         if method != "text" and query.strip():
@@ -209,7 +262,8 @@ class Retrieval:
                 found.degraded = str(exc)
                 warnings.warn(f"hybrid search answers by text alone: {exc}", DegradedSearchWarning, stacklevel=5)
         if meant is not None:
-            answer = self._storage.nearest(meant[1], set_key=meant[0].set_key, k=depth, where=where)
+            set_key = meant[0].set_key
+            answer = nearest or self._storage.nearest(meant[1], set_key=set_key, k=depth, where=where)
             found.engine, found.engine_reason = answer.engine, answer.reason
             found.near = {item.context_id: item for item in answer.neighbours}
             found.semantic_ranks = {item.context_id: rank for rank, item in enumerate(answer.neighbours, 1)}
@@ -273,6 +327,14 @@ class Retrieval:
                 )
             )
         return hits
+
+
+def _encodable(query: str) -> str:
+    return query.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text to any engine
+
+
+def _depth(k: int, method: SearchMethod, ranking: Ranking) -> int:
+    return max(ranking.candidates, k) if method == "hybrid" else k
 
 
 def _passage(

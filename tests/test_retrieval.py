@@ -319,3 +319,51 @@ def test_an_empty_lab_answers_with_nothing(lab: Lab) -> None:
 def test_query_terms_drops_stop_words_unless_all_are() -> None:
     assert query_terms("What is the price of a fox?") == ["price", "fox"]
     assert query_terms("to be or not to be") == ["to", "be", "or", "not"]
+
+
+# Several queries at once
+
+
+@pytest.mark.parametrize("method", ["hybrid", "text", "semantic"])
+@pytest.mark.parametrize("engine", ["exact", "sqlite-vec"])
+def test_many_queries_have_the_answers_that_each_has_alone(tmp_path: Path, method: Any, engine: Any) -> None:
+    with al.open(tmp_path / "many.db", embedding_model="hash-32", vector_engine=engine) as lab:
+        lab.store_contexts([{"content": f"note {n} on topic {n % 7}", "topic": f"t{n % 3}"} for n in range(150)])
+        queries = [f"topic {n}" for n in range(70)] + ["", "topic 3", "\ud83d"]
+        together = lab.search_many(queries, method=method, k=4, topic="t1")
+        alone = [lab.search(query, method=method, k=4, topic="t1") for query in queries]
+        assert [[(hit.context.id, hit.score, hit.similarity) for hit in hits] for hits in together] == [
+            [(hit.context.id, hit.score, hit.similarity) for hit in hits] for hits in alone
+        ]
+        assert len(lab.searches_df()) == 2 * len(queries)
+
+
+def test_a_frame_of_several_queries_tells_which_row_answers_which(lab: Lab) -> None:
+    lab.store_contexts([{"content": "Cats sleep.", "context_id": "a"}, {"content": "Dogs bark.", "context_id": "b"}])
+    found = lab.search_df(["dogs", "cats"], k=1)
+    assert found[["query", "rank", "context_id"]].to_dict("records") == [
+        {"query": "dogs", "rank": 1, "context_id": "b"},
+        {"query": "cats", "rank": 1, "context_id": "a"},
+    ]
+    assert found.attrs["query"] == ["dogs", "cats"]
+    one = lab.search_df("dogs", k=1)
+    assert one.dtypes.equals(found.dtypes)
+    assert one.columns.equals(lab.search_df([]).columns)
+    assert lab.search_many([]) == []
+
+
+@pytest.mark.parametrize("queries", ["a text", {"a": 1}, 3, ["fine", 4]])
+def test_many_queries_are_a_list_of_texts(lab: Lab, queries: Any) -> None:
+    with pytest.raises(al.InvalidValue, match="give a"):
+        lab.search_many(queries)
+    assert lab.searches_df().empty
+
+
+def test_many_queries_without_a_model_are_answered_by_text(tmp_path: Path) -> None:
+    with al.open(tmp_path / "m.db", embedding_model="no-such-model") as lab:
+        with pytest.warns(al.PendingEmbeddingWarning):
+            lab.store_context("Cats sleep.", context_id="a")
+        with pytest.warns(al.DegradedSearchWarning):
+            assert [len(hits) for hits in lab.search_many(["cats", "dogs"])] == [1, 0]
+        with pytest.raises(al.ModelUnavailable):
+            lab.search_many(["cats", "dogs"], method="semantic")

@@ -172,6 +172,10 @@ class Storage(ABC):
     def nearest(self, vector: Array32, *, set_key: int, k: int, where: Where = ()) -> Nearest:
         """Return the k contexts whose best chunk is most similar to the vector; ties by id."""
 
+    def nearest_many(self, vectors: Array32, *, set_key: int, k: int, where: Where = ()) -> list[Nearest]:
+        """Do what `nearest` does for each row of vectors; a back end may do it at once."""
+        return [self.nearest(vector, set_key=set_key, k=k, where=where) for vector in vectors]
+
     @abstractmethod
     def similarities(self, vector: Array32, *, set_key: int, context_ids: Sequence[str]) -> dict[str, Neighbour]:
         """Return each context's best chunk and its similarity to the vector; contexts without vectors are left out."""

@@ -115,6 +115,21 @@ class SQLiteSearch(Storage):
                 dirty=transaction is not None,
             )
 
+    def nearest_many(self, vectors: Array32, *, set_key: int, k: int, where: Where = ()) -> list[Nearest]:
+        """See `Storage.nearest_many`: the exact engine compares all of them in one product."""
+        with self._pool.reader() as database:
+            effective, columns = self._effective(database, where), self._columns(database, CONTEXTS)
+            at_once = self._vectors.nearest_many(
+                database,
+                vectors,
+                set_key=set_key,
+                k=k,
+                where=effective,
+                columns=columns,
+                dirty=self.in_transaction,
+            )
+        return at_once or super().nearest_many(vectors, set_key=set_key, k=k, where=where)
+
     def _let_vec_table_catch_up(self, set_key: int) -> None:
         with self._pool.reader() as database:
             behind = not self._vectors.vec.position(database).covers(current_position(database, set_key))

@@ -26,6 +26,7 @@ EMBEDDING = ("chunk_hash", "model_id", "dimensions", "vector")
 PATIENCE = 3  # searches of a process before it builds an index in the background
 FEW_CHUNKS = 20_000  # the matrix of so many is read in the time of two or three searches by sqlite-vec
 HNSW_LIMIT = 4_096
+PRODUCT_ROWS = 64  # questions compared with all vectors in one product
 
 
 class Candidates(NamedTuple):
@@ -223,15 +224,50 @@ class SQLiteVectors:
         self._improve(choice, set_key)
         return Nearest(found, engine, reason)
 
+    def nearest_many(
+        self,
+        database: Database,
+        vectors: Array32,
+        *,
+        set_key: int,
+        k: int,
+        where: Where,
+        columns: Mapping[str, Any],
+        dirty: bool,
+    ) -> list[Nearest]:
+        """Return the nearest of each vector by one product, or nothing where another engine is to answer."""
+        choice = self.choose(database, set_key, dirty=dirty)
+        if choice.engine != "exact":
+            return []
+        now, passing = self._now(database, set_key), context_filter(database, where, columns)
+        matrix = self._read_matrix(database, now)[0] if dirty else self._synced_matrix(database, now)
+        found = []
+        for start in range(0, len(vectors), PRODUCT_ROWS):
+            block = vectors[start : start + PRODUCT_ROWS]
+            for vector, closeness in zip(block, matrix.closeness_of(block), strict=True):
+                found.append(self._nearest_rows(database, matrix, vector, k, passing, closeness))
+        return [Nearest(neighbours, choice.engine, choice.reason) for neighbours in found]
+
     def _exactly(
         self, database: Database, vector: Array32, set_key: int, k: int, passing: ContextFilter | None, *, dirty: bool
     ) -> list[Neighbour]:
         now = self._now(database, set_key)
         matrix = self._read_matrix(database, now)[0] if dirty else self._synced_matrix(database, now)
+        return self._nearest_rows(database, matrix, vector, k, passing, None)
+
+    def _nearest_rows(
+        self,
+        database: Database,
+        matrix: VectorMatrix,
+        vector: Array32,
+        k: int,
+        passing: ContextFilter | None,
+        known: Array32 | None,
+    ) -> list[Neighbour]:
         if passing is not None and passing.listed is not None:
             rows = matrix.rows_of(passing.listed)
         else:
-            closeness = matrix.closeness(vector)
+            closeness = matrix.closeness(vector) if known is None else known
 
             def fetch(size: int) -> Candidates:
                 order = np.argpartition(closeness, len(closeness) - size)[-size:] if size < len(closeness) else None

@@ -96,13 +96,20 @@ class VectorMatrix:
 
         For l2 it is the negative square of the distance. All are right up to `error(query)`.
         """
-        scores: Array32 = self._rows[: self._filled] @ query
-        squares = self._squares[: self._filled]
+        scores: Array32 = self.closeness_of(query[None])[0]
+        return scores
+
+    def closeness_of(self, queries: Array32) -> Array32:
+        """Do what `closeness` does for several questions, by one product: shape (questions, rows)."""
+        rows, squares = self._rows[: self._filled], self._squares[: self._filled]
+        # One question is a product of matrix and vector, which is quicker than one of two matrices.
+        scores: Array32 = (rows @ queries[0])[None] if len(queries) == 1 else queries @ rows.T
+        lengths = np.square(queries).sum(axis=1, keepdims=True)
         if self.metric == "l2":
-            scores = 2 * scores - squares - np.square(query).sum()
+            scores = 2 * scores - squares - lengths
         elif self.metric == "cosine":
-            scores /= np.sqrt(squares) * np.linalg.norm(query)
-        scores[self._dropped] = -np.inf
+            scores /= np.sqrt(squares) * np.sqrt(lengths)
+        scores[:, self._dropped] = -np.inf
         return scores
 
     def similarity(self, query: Array32, rows: Keys) -> Array64:

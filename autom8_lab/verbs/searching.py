@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from .. import access, retrieval
+from ..errors import InvalidValue
 from ..frames import frame
 from ..records import Condition, Fusion, SearchAnswer, SearchHit, SearchMethod
+from ..retrieval import ContextFilters
+from ..validation import shortened
 from .parts import Parts, limit_value
 
 if TYPE_CHECKING:
@@ -17,6 +20,12 @@ if TYPE_CHECKING:
 def _given_filters(filters: Mapping[str, Any]) -> dict[str, str]:
     off = {name for name, value in filters.items() if value is None or (name.startswith("include_") and not value)}
     return {name: str(value) for name, value in filters.items() if name not in off}
+
+
+def _attributes(query: Any, answers: Sequence[SearchAnswer]) -> dict[str, Any]:
+    names = ("method", "degraded", "engine", "engine_reason")
+    shared = {name: getattr(answers[0], name) if answers else None for name in names}
+    return {"query": query, **shared, "duration_ms": sum(answer.duration_ms for answer in answers)}
 
 
 class SearchVerbs(Parts):
@@ -63,12 +72,43 @@ class SearchVerbs(Parts):
             "include_superseded": include_superseded,
         }
         ranking = {"fusion": fusion, "text_weight": text_weight}
-        least = (min_similarity, min_relevance)
-        return self._answer(query, k=k, method=method, least=least, ranking=ranking, given=given).hits
+        options: dict[str, Any] = {
+            "k": k,
+            "method": method,
+            "least": (min_similarity, min_relevance),
+            "ranking": ranking,
+        }
+        return self._answers([query], **options, given=given)[0].hits
+
+    def search_many(
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        method: SearchMethod = "hybrid",
+        min_similarity: float | None = None,
+        fusion: Fusion | None = None,
+        text_weight: float | None = None,
+        min_relevance: float | None = None,
+        **filters: Unpack[ContextFilters],
+    ) -> list[list[SearchHit]]:
+        """Return for each of several queries what `search` returns, their vectors compared in one product.
+
+        >>> [len(hits) for hits in lab.search_many(["refund", "who pays?"], k=3)]
+        [0, 0]
+        """
+        ranking = {"fusion": fusion, "text_weight": text_weight}
+        given: dict[str, Any] = {
+            "k": k,
+            "method": method,
+            "least": (min_similarity, min_relevance),
+            "ranking": ranking,
+        }
+        return [answer.hits for answer in self._answers(queries, **given, given=dict(filters))]
 
     def search_df(
         self,
-        query: str,
+        query: str | Sequence[str],
         *,
         k: int = 10,
         method: SearchMethod = "hybrid",
@@ -86,11 +126,12 @@ class SearchVerbs(Parts):
         text_weight: float | None = None,
         min_relevance: float | None = None,
     ) -> pd.DataFrame:
-        """Return the k best contexts for a query as a frame, best first; see `search`.
+        """Return the k best contexts for a query, or for each of several, as a frame, best first; see `search`.
 
         `score` orders the rows; `text_rank`, `text_score` (BM25), `semantic_rank`, `similarity` and `matched_terms`
         explain it; `chunk`, `chunk_start` and `chunk_end` show the best passage. `attrs` tells the method, the
-        vector engine and why that one, whether the answer is degraded, and how long it took.
+        vector engine and why that one, whether the answer is degraded, and how long it took. `query` is the last
+        column; the rows of several queries stand one after the other, in their order.
         """
         given = {
             "topic": topic,
@@ -104,39 +145,51 @@ class SearchVerbs(Parts):
             "include_superseded": include_superseded,
         }
         ranking = {"fusion": fusion, "text_weight": text_weight}
-        least = (min_similarity, min_relevance)
-        answer = self._answer(query, k=k, method=method, least=least, ranking=ranking, given=given)
-        names = ("query", "method", "degraded", "engine", "engine_reason", "duration_ms")
-        attrs = {name: getattr(answer, name) for name in names}
-        return frame([retrieval.hit_row(hit) for hit in answer.hits], retrieval.COLUMNS, attrs=attrs)
+        options: dict[str, Any] = {
+            "k": k,
+            "method": method,
+            "least": (min_similarity, min_relevance),
+            "ranking": ranking,
+        }
+        answers = self._answers([query] if isinstance(query, str) else query, **options, given=given)
+        rows = [{**retrieval.hit_row(hit), "query": answer.query} for answer in answers for hit in answer.hits]
+        return frame(rows, retrieval.COLUMNS, attrs=_attributes(query, answers))
 
-    def _answer(
+    def _answers(
         self,
-        query: str,
+        queries: Sequence[str],
         *,
         k: int,
         method: SearchMethod,
         least: tuple[float | None, float | None],
         ranking: dict[str, Any],
         given: dict[str, Any],
-    ) -> SearchAnswer:
+    ) -> list[SearchAnswer]:
+        if not isinstance(queries, list | tuple) and type(queries).__module__.split(".")[0] != "pandas":
+            raise InvalidValue(f"queries={shortened(queries)} is a {type(queries).__name__}: give a list of str")
         min_similarity, min_relevance = least
         how = self._applied.ranking(ranking)
         if min_similarity is None and method != "text":
             min_similarity = self._applied.value("similarity_threshold")
-        answer = self._retrieval.search(
-            query,
-            k=k,
-            method=method,
-            ranking=how,
-            min_similarity=min_similarity,
-            where=self._where(**given),
-            filters=_given_filters(given),
-            contexts_of=self._contexts.by_ids,
-            relevance=self._applied.relevance(how, min_relevance) if method == "hybrid" else None,
+        options: dict[str, Any] = {
+            "k": k,
+            "method": method,
+            "ranking": how,
+            "min_similarity": min_similarity,
+            "where": self._where(**given),
+            "filters": _given_filters(given),
+            "contexts_of": self._contexts.by_ids,
+            "relevance": self._applied.relevance(how, min_relevance) if method == "hybrid" else None,
+        }
+        several = len(queries) != 1
+        answers = (
+            self._retrieval.search_many(list(queries), **options)
+            if several
+            else [self._retrieval.search(queries[0], **options)]
         )
-        self._access.search(answer, k=int(k))
-        return answer
+        for answer in answers:
+            self._access.search(answer, k=int(k))
+        return answers
 
     def searches_df(self, *, since: Any = None, until: Any = None, limit: int | None = None) -> pd.DataFrame:
         """Return past searches, the newest first: query, method, what came back and how long it took."""
