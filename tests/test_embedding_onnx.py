@@ -558,11 +558,11 @@ def test_health_says_what_runs_the_model_once_it_is_known(made: Path, tmp_path: 
         assert "no/such-model" in lab.health()["embedding_backend_reason"]
 
 
-def test_the_folder_of_the_cache_is_a_setting(tmp_path: Path, made: Path) -> None:
+def test_the_folder_of_the_cache_is_a_setting(tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "autom8.yaml").write_text(
         f"database:\n  cache_dir: kept\n  embedding_model: {made}\n  db_path: ':memory:'\n", encoding="utf-8"
     )
-    os.environ.pop("AUTOM8_CACHE_DIR")
+    monkeypatch.delenv("AUTOM8_CACHE_DIR")
     with al.open() as lab:
         lab.store_context("a ship")
         assert lab.health()["embedding_backend"] == "onnx"

@@ -1,15 +1,19 @@
-"""A whole book as one context: every character is in a chunk, and a sentence from its middle has its position."""
+"""A whole book as one context, every character in a chunk; and the vectors of queries, which are remembered."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import autom8_lab as al
 from autom8_lab.embedding import HashEncoder
 from autom8_lab.embedding.model_files import offline_model_path
+from autom8_lab.indexing import QUERY_VECTORS, REMEMBERED_CHARACTERS
+from autom8_lab.lab import Lab
 
 
 class RealTokens(HashEncoder):
@@ -59,3 +63,100 @@ def test_war_and_peace_is_one_context_of_which_every_character_is_found(
             assert hit.chunk_start < start + len(sentence), method
             assert hit.chunk_end > start, method
             assert hit.chunk == book[hit.chunk_start : hit.chunk_end]
+
+
+class CountingEncoder(HashEncoder):
+    """A hash encoder that remembers which queries it was asked for."""
+
+    def __init__(self, name: str = "counting") -> None:
+        super().__init__(dimensions=16)
+        self.name, self.model_id = name, f"{name}@1"
+        self.queries: list[str] = []
+
+    def encode_documents(self, texts: Sequence[str]) -> Any:
+        return HashEncoder(dimensions=self.dimensions).encode_documents(texts)
+
+    def encode_query(self, text: str) -> Any:
+        self.queries.append(text)
+        return super().encode_query(text)
+
+
+def counted(path: Path | str, encoder: CountingEncoder) -> Lab:
+    lab = al.open(path, encoder=encoder, synchronous="OFF")
+    lab.store_contexts([{"id": name, "content": f"the {name} text"} for name in ("red", "green", "blue")])
+    return lab
+
+
+def test_a_query_that_comes_again_is_not_encoded_again(tmp_path: Path) -> None:
+    encoder = CountingEncoder()
+    with counted(tmp_path / "lab.db", encoder) as lab:
+        first = lab.search_df("red", method="semantic")
+        for _ in range(3):
+            again = lab.search_df("red", method="semantic")
+            assert again["similarity"].tolist() == first["similarity"].tolist()
+        lab.search("green")
+        lab.search("red", method="text")
+        assert encoder.queries == ["red", "green"]
+        lab.store_context("the red text again", context_id="new")  # a vector depends on no context
+        assert "new" in lab.search_df("red", method="semantic")["context_id"].tolist()
+        assert encoder.queries == ["red", "green"]
+
+
+def test_each_model_has_vectors_of_its_own(tmp_path: Path) -> None:
+    encoder, other = CountingEncoder(), CountingEncoder("other")
+    counted(tmp_path / "lab.db", encoder).close()
+    with pytest.warns(al.EmbeddingModelWarning):
+        lab = al.open(tmp_path / "lab.db", encoder=other)
+    with lab:
+        lab.embed_contexts()
+        lab.search("red", method="semantic")
+        assert (encoder.queries, other.queries) == ([], ["red"])
+    again = CountingEncoder()
+    with counted(":memory:", again) as one, counted(":memory:", again) as another:
+        for lab in (one, another):
+            lab.search("red", method="semantic")
+    assert again.queries == ["red", "red"]  # two labs may hold two encoders of one name
+
+
+def test_the_latest_queries_are_remembered_up_to_a_bound(tmp_path: Path) -> None:
+    encoder = CountingEncoder()
+    with counted(tmp_path / "lab.db", encoder) as lab:
+        index = lab._index
+        for number in range(QUERY_VECTORS + 1):
+            index.query_vector(f"query {number}")
+        index.query_vector(f"query {QUERY_VECTORS}")
+        index.query_vector("query 1")
+        assert len(encoder.queries) == QUERY_VECTORS + 1
+        index.query_vector("query 0")
+        assert encoder.queries[QUERY_VECTORS + 1 :] == ["query 0"]
+
+
+def test_long_queries_are_not_kept(tmp_path: Path) -> None:
+    encoder = CountingEncoder()
+    with counted(tmp_path / "lab.db", encoder) as lab:
+        for query in ("x" * REMEMBERED_CHARACTERS, "x" * (REMEMBERED_CHARACTERS + 1)):
+            for _ in range(2):
+                lab._index.query_vector(query)
+    assert [len(query) for query in encoder.queries] == [2_000, 2_001, 2_001]
+
+
+def test_a_remembered_vector_cannot_be_changed(tmp_path: Path) -> None:
+    with counted(tmp_path / "lab.db", CountingEncoder()) as lab:
+        found = lab._index.query_vector("red")
+        assert found is not None
+        with pytest.raises(ValueError, match="read-only"):
+            found[1][0] = 2
+        again = lab._index.query_vector("red")
+        assert again is not None
+        assert np.array_equal(found[1], again[1])
+
+
+def test_a_query_that_cannot_be_encoded_is_tried_again(tmp_path: Path) -> None:
+    encoder = CountingEncoder()
+    with counted(tmp_path / "lab.db", encoder) as lab:
+        broken = np.full(16, np.nan, dtype=np.float32)
+        encoder.encode_query = lambda text: broken  # type: ignore[method-assign]
+        with pytest.raises(al.InvalidVector):
+            lab.search("red", method="semantic")
+        del encoder.encode_query
+        assert lab.search("red", method="semantic", k=1)[0].context.id == "red"
