@@ -22,7 +22,7 @@ import autom8_lab as al
 from autom8_lab.embedding import encoders, load_encoder
 from autom8_lab.embedding.chunking import count_tokens
 from autom8_lab.embedding.model_files import OFFLINE_MODEL, find_model, offline_model_path
-from autom8_lab.embedding.onnx_encoder import BATCH_TOKENS, OnnxEncoder, batches_by_length
+from autom8_lab.embedding.onnx_encoder import BATCH_TOKENS, OnnxEncoder, batches_by_length, usable_cores
 from autom8_lab.embedding.onnx_export import SAME, export, find_exported, similarity
 from autom8_lab.embedding.sentence_transformer import SentenceTransformerEncoder
 
@@ -439,6 +439,18 @@ def test_a_fetched_model_is_run_from_the_hubs_cache(
 
 
 # One model for a whole process, its threads and its forks
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("50000 100000\n", 1), ("100000 100000\n", 1), ("max 100000\n", None), ("", None), (None, None)],
+)
+def test_no_more_threads_than_the_container_may_keep_busy(tmp_path: Path, quota: str | None, cores: int | None) -> None:
+    path = tmp_path / "cpu.max"
+    if quota is not None:
+        path.write_text(quota, encoding="ascii")
+    everything = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert usable_cores(path) == (cores or everything)
 
 
 def test_threads_share_one_session(made: Path, cache: str) -> None:

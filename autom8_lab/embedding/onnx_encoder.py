@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
 import weakref
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Pooling = Literal["mean", "cls"]
 BATCH_TOKENS = 1_024  # padded tokens of a batch: more are no faster on a CPU, and take more memory
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container, as microseconds of CPU time in a period
 HIDDEN_STATES = ("last_hidden_state", "token_embeddings")
 
 
@@ -147,9 +149,14 @@ def _without_telemetry() -> Any:
     return onnxruntime
 
 
-def usable_cores() -> int:
-    """Return on how many cores this process may run; onnxruntime itself would count all of the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores(quota: Path = CPU_QUOTA) -> int:
+    """Return how many cores this process may keep busy; onnxruntime itself would count all of the machine's."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed, period = map(int, quota.read_text(encoding="ascii").split())
+    except (OSError, ValueError):  # not in a container, or in one without a limit, which says "max"
+        return cores
+    return max(1, min(cores, math.ceil(allowed / period)))
 
 
 def batches_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import time
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +98,8 @@ def _open(name: str, files: ModelFiles, cache: Path, *, gpu_first: bool) -> Onnx
         if not all(_untouched(folder / path, seal) for path, seal in manifest["files"].items()):
             return None
         encoder = _encoder(name, files, folder, manifest["graph"], Facts(**manifest["facts"]))
-        probed = encoder.encode_documents([PROBE])
-        if not similarity(probed, np.array([manifest["probe"]], dtype=np.float32)) >= SAME:
+        probed = encoder.encode_query(PROBE)
+        if not similarity(probed[None], np.array([manifest["probe"]], dtype=np.float32)) >= SAME:
             return None
     except Exception as exc:  # whatever a damaged file leads to in the libraries that read it
         logger.info("the exported model in %s cannot be read (%s): it is exported anew", folder, exc)
@@ -115,6 +114,8 @@ def _folder(name: str, files: ModelFiles, cache: Path) -> Path:
 
 
 def _make(encoder: SentenceTransformerEncoder, files: ModelFiles, facts: Facts, folder: Path, target: Path) -> None:
+    from importlib.metadata import version
+
     weights = weights_path(files.folder)
     assert weights is not None
     _write_tokenizer(encoder, folder, facts)
@@ -126,7 +127,7 @@ def _make(encoder: SentenceTransformerEncoder, files: ModelFiles, facts: Facts, 
         "graph": graph,
         "facts": asdict(facts),
         "cosine": cosine,
-        "probe": expected[0].tolist(),
+        "probe": expected[-1].tolist(),
         "gpu": _has_gpu(),
         "files": {path: _seal(folder / path) for path in {*made, graph}},
         "made_by": {name: version(name) for name in ("sentence-transformers", "torch", "onnx", "onnxruntime")},
@@ -221,9 +222,9 @@ def _write_graph(encoder: SentenceTransformerEncoder, folder: Path) -> None:
 
 
 def _probe_vectors(encoder: SentenceTransformerEncoder | OnnxEncoder, facts: Facts) -> Vectors:
-    """Return the vectors of the probes, that of `PROBE` first, and of one text that is too long."""
+    """Return the vectors of the probes and of one text that is too long, last that of `PROBE` as a query."""
     long = " ".join(f"word {number}" for number in range(min(facts.longest, LARGEST_PROBE)))
-    queries = [encoder.encode_query(text) for text in (PROBE, long)]
+    queries = [encoder.encode_query(text) for text in (long, PROBE)]
     return np.stack([*encoder.encode_documents(PROBES), *encoder.encode_documents([long]), *queries])
 
 
