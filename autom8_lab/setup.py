@@ -140,15 +140,15 @@ def _made_ready(config: LabConfig) -> tuple[bool, int]:
 
 
 def _state_of(lab: Lab, *, created: bool, migrations_before: int, contexts_stored: int) -> Report:
-    health = lab.health()
-    remarks = lab.config_advice_df().to_dict("records")
-    problems = [_sentence(row) for row in remarks if row["kind"] == "problem"]
-    problems += complaints(health)
-    model, dimensions = None, None
+    model, dimensions, no_model = None, None, []
     try:
         model, dimensions = lab._try_model()
     except (ModelUnavailable, InvalidValue) as exc:
-        problems.append(f"no vectors, text search alone: {exc}")
+        no_model = [f"no vectors, text search alone: {exc}"]
+    health = lab.health()  # which knows now what runs the model
+    remarks = lab.config_advice_df().to_dict("records")
+    problems = [_sentence(row) for row in remarks if row["kind"] == "problem"]
+    problems += complaints(health) + no_model
     return Report(
         ready=not problems,
         problems=problems,

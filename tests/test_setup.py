@@ -86,6 +86,7 @@ def test_setting_up_again_changes_nothing(tmp_path: Path) -> None:
     before = path.read_bytes()
     report = al.setup_database(path, contents=contents, embedding_model="hash-64")
     assert (report["ready"], report["created"], report["migrations_applied"]) == (True, False, 0)
+    assert report["embedding_backend"] == "hash"
     assert (report["contexts_stored"], report["contexts"]) == (0, 2)
     assert path.read_bytes() == before
 
