@@ -98,6 +98,7 @@ cost_df = _verb(Lab.cost_df)
 decision_contexts_df = _verb(Lab.decision_contexts_df)
 decisions_df = _verb(Lab.decisions_df)
 delete_context = _verb(Lab.delete_context)
+drift_df = _verb(Lab.drift_df)
 embed_contexts = _verb(Lab.embed_contexts)
 evaluate_search = _verb(Lab.evaluate_search)
 fit_router = _verb(Lab.fit_router)
@@ -201,6 +202,7 @@ __all__ = [
     "decision_contexts_df",
     "decisions_df",
     "delete_context",
+    "drift_df",
     "embed_contexts",
     "evaluate_search",
     "fit_router",

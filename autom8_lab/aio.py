@@ -120,6 +120,7 @@ class AsyncLab:
     decision_contexts_df = _reads(Lab.decision_contexts_df)
     decisions_df = _reads(Lab.decisions_df)
     delete_context = _writes(Lab.delete_context)
+    drift_df = _writes(Lab.drift_df)
     embed_contexts = _writes(Lab.embed_contexts)
     evaluate_search = _reads(Lab.evaluate_search)
     fit_router = _reads(Lab.fit_router)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from .candidates import goal_of as ranked_by
 from .evaluation import Evaluation, Run, evaluate
 from .judged import CONTEXT_IDS, QUERY_IDS, column_of, data_hash, read_judgments, read_queries
 from .labels import are_pairs, read_labels
-from .ranking import COLUMN_WEIGHTS, column_key, grid, measured, recommend, refuse_without
+from .ranking import COLUMN_WEIGHTS, changes, column_key, grid, measured, plain, recommend, refuse_without
 from .relevance import recommend_cutoff
 from .scoring import pair_labels, search_labels
 from .thresholds import Goal, tune
@@ -211,7 +210,7 @@ class Tuning:
         for ranking in rankings:
             if (key := column_key(ranking.text_column_weights)) not in known:
                 known[key] = self._candidates(asked, own, ranking, depth)
-        settings = [_changed(ranking, in_force) for ranking in rankings]
+        settings = [plain(in_force), *(changes(ranking, in_force) for ranking in rankings[1:])]
         return recommend(settings, measured(rankings, known, goal), asked, goal, **common)
 
     def _columns_worth_trying(self) -> list[Mapping[str, float]]:
@@ -280,12 +279,6 @@ def _methods(methods: Any) -> dict[str, Any]:
         if method not in METHODS:
             raise InvalidValue(f"method={method!r}{did_you_mean(str(method), METHODS)}")
     return dict(named)
-
-
-def _changed(ranking: Ranking, in_force: Ranking) -> dict[str, Any]:
-    """Return what a ranking changes; of the one in force everything, since that is what it is compared with."""
-    new, old = asdict(ranking), asdict(in_force)
-    return {name: value for name, value in new.items() if value != old[name]} or new
 
 
 def _run_of(results: Any) -> Run:

@@ -45,10 +45,7 @@ SETTINGS_COLUMNS = {
 
 
 def grid(in_force: Ranking, *, columns: Sequence[Mapping[str, float]]) -> list[Ranking]:
-    """Return the rankings to compare, what is in force first; `columns` are column weights besides those in force.
-
-    Rankings that need the same searches stand together.
-    """
+    """Return the rankings to compare, what is in force first; `columns` are column weights besides those in force."""
     depths = sorted({*DEPTHS, in_force.candidates})
     weights = sorted({*TEXT_WEIGHTS, in_force.text_weight})
     variants = [in_force.text_column_weights, *(own for own in columns if own != in_force.text_column_weights)]
@@ -56,7 +53,19 @@ def grid(in_force: Ranking, *, columns: Sequence[Mapping[str, float]]) -> list[R
         Ranking(fusion, weight, own, depth)
         for own, fusion, depth, weight in product(variants, FUSIONS, depths, weights)
     ]
-    return [in_force, *(ranking for ranking in tried if ranking != in_force)]
+    others = [ranking for ranking in tried if ranking != in_force]
+    # Of rankings that are equally good the first is chosen: the one that changes the least.
+    return [in_force, *sorted(others, key=lambda ranking: len(changes(ranking, in_force)))]
+
+
+def changes(ranking: Ranking, in_force: Ranking) -> dict[str, Any]:
+    """Return what a ranking changes, by the settings' names.
+
+    >>> changes(Ranking(text_weight=0.6), Ranking())
+    {'text_weight': 0.6}
+    """
+    old = plain(in_force)
+    return {name: value for name, value in plain(ranking).items() if value != old[name]}
 
 
 def measured(rankings: Sequence[Ranking], candidates: Mapping[str, Sequence[Candidates]], goal: Goal) -> Floats:
@@ -98,7 +107,7 @@ def recommend(
     notes: Sequence[str] = (),
     hint: str = "",
 ) -> Recommendation:
-    """Recommend one of the settings, the first of which is in force, by their measures per query.
+    """Recommend one of the settings by their measures per query; the first is all of what is in force, others change it.
 
     The estimate is cross-validated: each fifth of the queries is measured with what the others choose. The interval
     holds for all settings at once (`verdicts.best_of`). Both have to be above zero. Queries of the same text count once.
@@ -163,7 +172,14 @@ def _cross_validated(values: Floats, seed: int) -> float:
 def _table(settings: Sequence[Mapping[str, Any]], values: Floats) -> pd.DataFrame:
     means = values.mean(axis=1)
     rows = [
-        {**own, "setting": _name(own), "mean": mean, "better_by": mean - means[0], "in_force": place == 0}
+        {
+            **settings[0],
+            **own,
+            "setting": _name(own) if place else "in force",
+            "mean": mean,
+            "better_by": mean - means[0],
+            "in_force": place == 0,
+        }
         for place, (own, mean) in enumerate(zip(settings, means.tolist(), strict=True))
     ]
     rows.sort(key=lambda row: (-row["mean"], not row["in_force"], row["setting"]))

@@ -47,7 +47,8 @@ class CareVerbs(Parts):
 
         Sizes in bytes, journal and safety settings, `quick_check` (for half a second), the last backup, SQLite and
         whether it has the WAL-reset bug, migrations, the model and how much of the lab has its vectors, what runs it
-        and why (once this process has used it), the vector engine and why that one. What a damaged file does not let
+        and why (once this process has used it), the vector engine and why that one, and which applied settings are to
+        be tuned again, because the vectors or the searches are no longer those they were chosen for. What a damaged file does not let
         see says so in its line; nothing is raised.
         """
         storage = self._storage
@@ -70,6 +71,8 @@ class CareVerbs(Parts):
                     "embedding_backend_reason": lambda: self._index.backend()[1],
                     "contexts": lambda: storage.count("context_registry"),
                     "without_vectors": without_vectors,
+                    "applied_settings": lambda: len(self._applied.in_force()),
+                    "settings_to_tune_again": lambda: "; ".join(self._watch.to_tune_again()) or "none",
                 }
             ),
         )

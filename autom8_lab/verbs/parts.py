@@ -22,6 +22,7 @@ from ..retrieval import Retrieval
 from ..storing import Storing
 from ..tuning.of_lab import Tuning
 from ..tuning.routes_of_lab import Routing
+from ..tuning.watch import Watch
 from ..validation import positive_integer
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Parts:
         judgments = Judgments(self._storage, agent=config.agent, clock=clock)
         self._tuning = Tuning(self._index, self._retrieval, self._contexts, self._applied, judgments, clock=clock)
         self._routing = Routing(self._storage, self._index, self._ledger, self._analysis, self._applied, clock=clock)
+        self._watch = Watch(self._storage, self._access, self._applied, clock=clock)
 
     def _where(self, **filters: Any) -> list[Condition]:
         return retrieval.conditions(now=self._clock(), **filters)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from .. import applied
 from .. import judgments as kept_judgments
 from ..errors import InvalidValue, did_you_mean
 from ..frames import frame
 from ..recommendation import Recommendation
+from ..tuning.watch import MEASURES, DriftFilters
 from ..validation import positive_integer
 from .parts import Parts
 
@@ -206,6 +207,25 @@ class TuningVerbs(Parts):
         (0.5, 0.95)
         """
         return self._applied.value(name, default=default)
+
+    def drift_df(
+        self,
+        since: Any = "7d",
+        *,
+        reference: Any = None,
+        measures: Sequence[str] = MEASURES,
+        by: str | None = None,
+        **filters: Unpack[DriftFilters],
+    ) -> pd.DataFrame:
+        """Return what has moved since a time, against the time before it (from `reference` on): a row per measure.
+
+        The measures: "quality", "success_rate", "latency_ms" and "cost_usd" of calls, for each value of `by` ("model",
+        "operation", "metadata.team" …), and "similarity", that of the most similar context of each search (left out
+        where `filters` choose calls). Means and medians of both periods, the change with its interval, how far the
+        distributions are apart, when the series changed, with an interval, and a verdict: "moved", "no change seen" or
+        "cannot tell yet". The p-value holds for all rows together. Source: Pettitt 1979, see `tuning/drift.py`.
+        """
+        return self._watch.drift(since, reference=reference, measures=measures, by=by, filters=filters)
 
     def settings_df(self) -> pd.DataFrame:
         """Return every application and reversal of a setting, the newest first, with its evidence; see `apply`."""
