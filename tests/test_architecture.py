@@ -18,7 +18,7 @@ FLOORS = [
     {"agents", "price_tables", "recommendation"},
     {"embedding", "vectors", "frames", "pricing", "statistics"},
     {"storage"},
-    {"indexing", "drafts", "entries"},
+    {"indexing", "drafts", "excerpts", "entries"},
     {"contexts", "ledger", "tracking", "retrieval", "access", "applied", "judgments", "care"},
     {"storing", "backups", "repairs"},
     {"analysis", "tuning", "importers", "plots"},

@@ -368,3 +368,29 @@ def test_many_queries_without_a_model_are_answered_by_text(tmp_path: Path) -> No
             assert [len(hits) for hits in lab.search_many(["cats", "dogs"])] == [1, 0]
         with pytest.raises(al.ModelUnavailable):
             lab.search_many(["cats", "dogs"], method="semantic")
+
+
+def test_a_repeated_query_is_answered_from_memory_until_something_changes(lab: Lab) -> None:
+    lab.store_context("Cats sleep.", context_id="a", metadata={"tags": ["x"]})
+    first = lab.search("cats")
+    first[0].context.metadata["tags"].append("mine")
+    again = lab.search("cats")
+    assert [(hit.context.id, hit.score) for hit in again] == [(hit.context.id, hit.score) for hit in first]
+    assert again[0].context.metadata == {"tags": ["x"]}
+    assert again[0].age_days >= first[0].age_days
+    assert len(lab.search("cats", k=1)) == len(lab.search("cats", method="text")) == 1
+    lab.store_context("Cats eat.", context_id="b")
+    assert {hit.context.id for hit in lab.search("cats")} == {"a", "b"}
+    lab.update_context("b", metadata={"seen": True})
+    assert {hit.context.metadata.get("seen") for hit in lab.search("cats")} == {None, True}
+    assert lab.searches_df()["result_count"].tolist() == [2, 2, 1, 1, 1, 1]
+
+
+def test_a_repeated_query_forgets_what_has_expired_meanwhile(tmp_path: Path) -> None:
+    now = [datetime(2026, 5, 1, tzinfo=UTC)]
+    with al.open(tmp_path / "e.db", embedding_model="hash-16", clock=lambda: now[0], access_log=False) as lab:
+        lab.store_context("Cats sleep.", context_id="a", ttl="1d")
+        lab.store_context("Cats eat.", context_id="b")
+        assert len(lab.search("cats")) == len(lab.search("cats")) == 2
+        now[0] += timedelta(days=2)
+        assert [hit.context.id for hit in lab.search("cats")] == ["b"]

@@ -144,6 +144,10 @@ class Storage(ABC):
     def count(self, table: str, *, where: Where = ()) -> int:
         """Count the matching rows."""
 
+    def effective(self, where: Where) -> Where:
+        """Return the conditions on contexts that some context may fail now."""
+        return where
+
     @abstractmethod
     def match_text(
         self,

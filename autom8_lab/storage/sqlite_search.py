@@ -80,6 +80,11 @@ class SQLiteSearch(Storage):
             names: ContextNames = self.remember("names", ContextNames)
             return passages(database, terms, names.keys(database, context_ids))
 
+    def effective(self, where: Where) -> Where:
+        """See `Storage.effective`."""
+        with self._pool.reader() as database:
+            return self._effective(database, where)
+
     def _effective(self, database: Database, where: Where) -> Where:
         # Most labs hide nothing at most times: a test that every row passes only costs, and an index tells quickly.
         def least(column: str) -> Any:

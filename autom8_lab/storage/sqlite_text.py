@@ -209,18 +209,19 @@ def _table(database: Database) -> Table:
     )
     changes, last_key, averages = database.conn.execute(sql).fetchone()
     # FTS5's record of averages: the number of rows, and the words in each column, as varints.
-    contexts, *words = _varints(averages or b"\0")
+    contexts, *words = _varints(averages or b"\0").tolist()
     return Table(int(changes), last_key or 0, contexts, sum(words) / max(contexts, 1))
 
 
-def _varints(blob: bytes) -> list[int]:
-    values, value = [], 0
-    for byte in blob:
-        value = value << 7 | byte & 0x7F
-        if byte < 0x80:
-            values.append(value)
-            value = 0
-    return values
+def _varints(blob: bytes) -> npt.NDArray[np.int64]:
+    """Return the numbers of a row of SQLite's varints: seven bits a byte, the highest bit says that more follow."""
+    data = np.frombuffer(blob, dtype=np.uint8)
+    last = np.flatnonzero(data < 0x80)
+    places = np.arange(len(data))
+    to_the_end = last[np.searchsorted(last, places)] - places
+    parts = (data & 0x7F).astype(np.int64) << 7 * to_the_end
+    numbers: npt.NDArray[np.int64] = np.add.reduceat(parts, np.concatenate([[0], last[:-1] + 1]))
+    return numbers
 
 
 def _read(database: Database, term: str, table: Table, known: Postings | None) -> Postings:
@@ -235,9 +236,11 @@ def _read(database: Database, term: str, table: Table, known: Postings | None) -
         f" WHERE {FTS} MATCH ? AND {FTS}.rowid > ? AND {FTS}.rowid <= ?",
         [_any_of([term]), after, table.last_key],
     ).fetchall()
-    keys = np.array([row[0] for row in rows], dtype=np.int64)
-    scores = np.array([row[1] for row in rows], dtype=np.float64)
-    lengths = np.array([sum(_varints(row[2])) for row in rows], dtype=np.float64)
+    found, told, sizes = zip(*rows, strict=True) if rows else ((), (), ())
+    keys, scores = np.array(found, dtype=np.int64), np.array(told, dtype=np.float64)
+    # Each row has the number of words in each indexed column.
+    counted = _varints(b"".join(sizes)).reshape(len(rows), -1) if rows else np.zeros((0, 1), dtype=np.int64)
+    lengths = counted.sum(axis=1).astype(np.float64)
     weight = inverse_frequency(table.contexts, len(rows) + (len(known.keys) if known else 0))
     norm = K1 * (1 - B + B * lengths / max(table.average_length, 1e-9))
     counts = np.maximum(np.rint(scores * norm / np.maximum(weight * (K1 + 1) - scores, 1e-12)), 1)

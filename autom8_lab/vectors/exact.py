@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     Keys = npt.NDArray[np.int64]
 
 SPARE = 1.25  # of the rows in use: a new vector must not copy all the others
+FEW_ROWS = 20_000
 ATTRIBUTES = 5  # chunk key, context key, position, start, end
+
+
+def _products(rows: Array32, queries: Array32) -> Array32:
+    if len(queries) > 1:
+        many: Array32 = queries @ rows.T
+        return many
+    # The threads of BLAS gain little on few rows, and go on spinning beside the encoder's.
+    one: Array32 = np.vecdot(rows, queries[0]) if len(rows) < FEW_ROWS else rows @ queries[0]
+    return one[None]
 
 
 class VectorMatrix:
@@ -102,8 +112,7 @@ class VectorMatrix:
     def closeness_of(self, queries: Array32) -> Array32:
         """Do what `closeness` does for several questions, by one product: shape (questions, rows)."""
         rows, squares = self._rows[: self._filled], self._squares[: self._filled]
-        # One question is a product of matrix and vector, which is quicker than one of two matrices.
-        scores: Array32 = (rows @ queries[0])[None] if len(queries) == 1 else queries @ rows.T
+        scores = _products(rows, queries)
         lengths = np.square(queries).sum(axis=1, keepdims=True)
         if self.metric == "l2":
             scores = 2 * scores - squares - lengths
