@@ -101,12 +101,14 @@ delete_context = _verb(Lab.delete_context)
 drift_df = _verb(Lab.drift_df)
 embed_contexts = _verb(Lab.embed_contexts)
 evaluate_search = _verb(Lab.evaluate_search)
+export = _verb(Lab.export)
 fit_router = _verb(Lab.fit_router)
 get_context = _verb(Lab.get_context)
 health = _verb(Lab.health)
 import_billing = _verb(Lab.import_billing)
 import_claude_code = _verb(Lab.import_claude_code)
 import_codex = _verb(Lab.import_codex)
+import_export = _verb(Lab.import_export)
 import_litellm = _verb(Lab.import_litellm)
 import_llm_embeddings = _verb(Lab.import_llm_embeddings)
 import_llm_logs = _verb(Lab.import_llm_logs)
@@ -205,6 +207,7 @@ __all__ = [
     "drift_df",
     "embed_contexts",
     "evaluate_search",
+    "export",
     "fit_router",
     "get_context",
     "get_migration_status",
@@ -212,6 +215,7 @@ __all__ = [
     "import_billing",
     "import_claude_code",
     "import_codex",
+    "import_export",
     "import_litellm",
     "import_llm_embeddings",
     "import_llm_logs",

@@ -320,9 +320,14 @@ class Contexts:
 
 def is_sound(context: Context) -> bool:
     """Whether a context's text is the one that was stored."""
+    return text_is_sound(context.content, context.content_hash)
+
+
+def text_is_sound(content: str, content_hash: str) -> bool:
+    """Whether a text fits its hash."""
     from .embedding.chunking import text_hash
 
-    return text_hash(context.content) == context.content_hash
+    return text_hash(content) == content_hash
 
 
 def by_id(context_id: str) -> list[Condition]:

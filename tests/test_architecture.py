@@ -20,7 +20,7 @@ FLOORS = [
     {"storage"},
     {"indexing", "drafts", "excerpts", "entries"},
     {"contexts", "ledger", "tracking", "retrieval", "access", "applied", "judgments", "care"},
-    {"storing", "backups", "repairs"},
+    {"storing", "backups", "repairs", "exchange"},
     {"analysis", "tuning", "importers", "plots"},
     {"verbs"},
     {"lab"},

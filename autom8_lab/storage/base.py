@@ -30,6 +30,17 @@ class Coded(NamedTuple):
     values: list[str]
 
 
+class TableShape(NamedTuple):
+    """A table as everyone sees it: columns with their kinds, what identifies a row, and the tables it refers to.
+
+    The kinds are text, number, flag, time, document (JSON) and bytes.
+    """
+
+    columns: Mapping[str, str]
+    key: tuple[str, ...]
+    references: frozenset[str]
+
+
 class Unit(ABC):
     """A group of writes that lands whole or not at all."""
 
@@ -40,6 +51,10 @@ class Unit(ABC):
     @abstractmethod
     def redo(self) -> None:
         """Take the database again and repeat the remembered writes."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Forget the writes up to here, which can no longer be repeated then: for a group that is too large to keep."""
 
 
 class Storage(ABC):
@@ -76,6 +91,19 @@ class Storage(ABC):
         limit: int | None = None,
     ) -> list[Row]:
         """Return matching rows; a column in `order_by` that starts with "-" sorts descending."""
+
+    @abstractmethod
+    def batches(
+        self, table: str, *, by: Sequence[str], size: int, columns: Sequence[str] | None = None
+    ) -> Iterator[list[Row]]:
+        """Yield all rows, so many at a time, in the order of the columns `by`, which together are unique.
+
+        Texts are ordered by code points. What comes in between the batches may be seen or not; see `snapshot`.
+        """
+
+    @abstractmethod
+    def tables(self) -> dict[str, TableShape]:
+        """Return the tables that hold what cannot be derived from others, without those that are a user's own."""
 
     @abstractmethod
     def append(
@@ -228,6 +256,10 @@ class Storage(ABC):
 
         With `waiting=False` a writer that is at work means `LabBusy` at once.
         """
+
+    @abstractmethod
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Read everything in the block as of one moment, whatever others write meanwhile."""
 
     @property
     @abstractmethod

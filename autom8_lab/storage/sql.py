@@ -48,6 +48,17 @@ def encoded(value: Any) -> Any:
     return value
 
 
+def kind_of(column: str, type_name: str) -> str:
+    """Return the kind of a column, by its name and SQLite's type, as `TableShape` names it.
+
+    >>> kind_of("created_at", "TEXT"), kind_of("pinned", "INTEGER"), kind_of("cost_usd", "REAL")
+    ('time', 'flag', 'number')
+    """
+    special = {"time": TIMES, "document": DOCUMENTS, "flag": FLAGS}
+    plain = {"TEXT": "text", "BLOB": "bytes"}.get(type_name, "number")
+    return next((kind for kind, names in special.items() if column in names), plain)
+
+
 def decoder_of(column: str) -> Callable[[Any], Any] | None:
     """Return what makes a Python value of a column's stored one, or None where that is the same."""
     if column in TIMES:

@@ -53,6 +53,9 @@ class _SQLiteUnit(Unit):
         for operation, arguments, options in operations:
             operation(*arguments, **options)
 
+    def forget(self) -> None:
+        self._transaction.journal.clear()
+
 
 class SQLiteStorage(SQLiteCare, SQLiteSearch):
     """A lab in one SQLite file, or in memory. Opening migrates an older file and refuses a newer or foreign one."""
@@ -209,19 +212,44 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
             sql = f'SELECT {quoted} FROM "{table}"{filters}{order_clause(order_by, known)}'
             if limit is not None:
                 sql, parameters = f"{sql} LIMIT ?", [*parameters, limit]
-            special = [(place, decoder) for place, name in enumerate(names) if (decoder := decoder_of(name))]
-            found = []
-            try:
-                for row in database.conn.execute(sql, parameters):
-                    cells = list(row)
-                    for place, decoder in special:
-                        if cells[place] is not None:
-                            cells[place] = decoder(cells[place])
-                    found.append(dict(zip(names, cells, strict=True)))
-            except ILLEGIBLE as exc:
-                refuse_illegible(exc, self.path, table)
-                raise
-            return found
+            return self._decoded(database, table, names, sql, parameters)
+
+    def _decoded(
+        self, database: Database, table: str, names: Sequence[str], sql: str, parameters: Sequence[Any]
+    ) -> list[Row]:
+        special = [(place, decoder) for place, name in enumerate(names) if (decoder := decoder_of(name))]
+        found = []
+        try:
+            for row in database.conn.execute(sql, parameters):
+                cells = list(row)
+                for place, decoder in special:
+                    if cells[place] is not None:
+                        cells[place] = decoder(cells[place])
+                found.append(dict(zip(names, cells, strict=True)))
+        except ILLEGIBLE as exc:
+            refuse_illegible(exc, self.path, table)
+            raise
+        return found
+
+    def batches(
+        self, table: str, *, by: Sequence[str], size: int, columns: Sequence[str] | None = None
+    ) -> Iterator[list[Row]]:
+        """See `Storage.batches`."""
+        after: list[Any] = []
+        while True:
+            with self._pool.reader() as database:
+                known = self._columns(database, table)
+                names = list(columns or known)
+                self._refuse_unknown(table, [*names, *by], known)
+                quoted, key = (", ".join(f'"{name}"' for name in some) for some in (names, by))
+                where = f" WHERE ({key}) > ({', '.join('?' * len(by))})" if after else ""
+                sql = f'SELECT {quoted} FROM "{table}"{where} ORDER BY {key} LIMIT ?'
+                batch = self._decoded(database, table, names, sql, [*after, size])
+            if batch:
+                yield batch
+            if len(batch) < size:
+                return
+            after = [encoded(batch[-1][name]) for name in by]
 
     def count(self, table: str, *, where: Where = ()) -> int:
         """See `Storage.count`."""

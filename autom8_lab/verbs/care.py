@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import backups, care
+from .. import backups, care, exchange
 from ..records import Condition, Report
 from .parts import Parts
 
@@ -105,3 +105,28 @@ class CareVerbs(Parts):
         """
         self._access.flush()
         return backups.backup(self._storage, path, keep=keep, at=self._clock(), progress=progress)
+
+    def export(self, path: str | os.PathLike[str], *, vectors: bool = True, progress: bool | None = None) -> Report:
+        """Write everything in the lab into a file of JSON lines, as of one moment, compressed where it ends in .gz.
+
+        The same lab always gives the same bytes, whichever back end it is on. `vectors=False` leaves the vectors out:
+        `embed_contexts` makes them again. An older export at `path` is replaced, any other file refused. The format
+        is in docs/export-format.md. Raises `DamagedLab` where a text does not fit its hash.
+
+        >>> lab.export("lab.jsonl")["rows"]
+        0
+        """
+        self._access.flush()
+        return exchange.export(self._storage, path, vectors=vectors, progress=progress)
+
+    def import_export(self, path: str | os.PathLike[str], *, progress: bool | None = None) -> Report:
+        """Read what `export` wrote into this lab, which has to be empty: all of it or nothing.
+
+        Every line is checked, and the whole by its SHA-256. Raises `InvalidValue` naming the line, and `NewerSchema`
+        for the export of a newer version.
+
+        >>> exported = lab.export("lab.jsonl")
+        >>> lab.import_export("lab.jsonl")["rows"]
+        0
+        """
+        return exchange.import_export(self._storage, path, at=self._clock(), progress=progress)

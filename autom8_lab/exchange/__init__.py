@@ -1,0 +1,8 @@
+"""A whole lab as JSON lines, and back: see docs/export-format.md."""
+
+from __future__ import annotations
+
+from .reading import import_export
+from .writing import export
+
+__all__ = ["export", "import_export"]
