@@ -155,8 +155,7 @@ class UsageBatch:
         if name in NAMES:
             return self._texts(name, given)
         if name == "metadata":
-            checked = [self._checked(name, place, value) for place, value in enumerate(given or [])]
-            return [value or NOTHING for value in checked] if given else [NOTHING] * self.length
+            return self._documents(given)
         return self._numbers(name, given)
 
     def _checked(self, name: str, place: int, value: Any) -> Any:
@@ -166,6 +165,15 @@ class UsageBatch:
             return USAGE[name](value, name)
         except InvalidValue as exc:
             raise self._error(place, str(exc)) from exc
+
+    def _documents(self, given: list[Any] | None) -> list[Any]:
+        # Rows of one session share their metadata, so each is looked at once.
+        checked: dict[int, Any] = {}
+        for place, value in enumerate(given or []):
+            if id(value) not in checked:
+                empty = value is None or (type(value) is dict and not value)
+                checked[id(value)] = NOTHING if empty else self._checked("metadata", place, value)
+        return [checked[id(value)] for value in given] if given else [NOTHING] * self.length
 
     def _texts(self, name: str, given: list[Any] | None) -> list[Any]:
         default = self._defaults.get(name)

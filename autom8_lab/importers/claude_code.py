@@ -6,6 +6,7 @@ session is resumed or a sub-agent reports: all with the same `message.id`, the l
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -61,17 +62,40 @@ def _entry(record: Mapping[str, Any], message: Mapping[str, Any], usage: Mapping
             cache_write_tokens=usage.get("cache_creation_input_tokens"),
             input_without_cache=True,
         ),
-        "metadata": labels(
-            session=record.get("sessionId"),
-            project=last_part(record.get("cwd")),
-            branch=record.get("gitBranch"),
-            agent_id=record.get("agentId"),
-            version=record.get("version"),
-            service_tier=usage.get("service_tier"),
-            cache_write_1h_tokens=hour if isinstance(hour, int) and hour > 0 else None,
+        "metadata": _about(
+            record.get("sessionId"),
+            record.get("cwd"),
+            record.get("gitBranch"),
+            record.get("agentId"),
+            record.get("version"),
+            usage.get("service_tier"),
+            hour if isinstance(hour, int) and hour > 0 else None,
         ),
     }
     return Entry(row, {"response": message.get("content")})
+
+
+def _about(*told: Any) -> dict[str, Any]:
+    """Return what is known about a call besides its counts; calls of one session share it."""
+    try:
+        return _shared(*told)
+    except TypeError:  # something that is no text, and cannot be looked up either
+        return _shared(*(value if isinstance(value, str | int) else None for value in told))
+
+
+@functools.lru_cache(maxsize=1_024)
+def _shared(
+    session: Any, folder: Any, branch: Any, agent_id: Any, version: Any, tier: Any, hour: Any
+) -> dict[str, Any]:
+    return labels(
+        session=session,
+        project=last_part(folder),
+        branch=branch,
+        agent_id=agent_id,
+        version=version,
+        service_tier=tier,
+        cache_write_1h_tokens=hour,
+    )
 
 
 def _identity(record: Mapping[str, Any], message: Mapping[str, Any]) -> str | None:

@@ -65,6 +65,7 @@ class Job:
         if storage.read_only and not dry_run:
             raise ReadOnlyLab(f"{storage.path} is open read-only: open it for writing to import, or give dry_run=True")
         self.storage = storage
+        self.store_texts = store_texts
         self.now = clock
         self.report = ImportReport(source, dry_run=dry_run)
         self.recorder = Recorder(storage, ledger, storing, report=self.report, clock=clock, store_texts=store_texts)

@@ -192,53 +192,69 @@ def with_scores(quality: float | None, metadata: Mapping[str, Any], scores: Mapp
 
 
 def _entry(span: Span, operation: str) -> Entry:
-    given = span.attributes
-    cost = amount(names.value(given, names.COST), "cost")
-    currency = text(names.value(given, names.CURRENCY), "currency") or "USD"
-    asked, model = names.value(given, names.REQUEST_MODEL), names.value(given, names.MODEL)
-    raised = next((event.attributes.get("exception.type") for event in span.events if event.name == "exception"), None)
-    error = first(names.value(given, names.ERROR), raised, "Error" if span.failed else None)
+    given, told = span.attributes, names.fields(span.attributes)
+    cost, currency = amount(told.get("cost"), "cost"), str(told.get("currency", "USD")).upper()
+    asked, model = told.get("request_model"), told.get("model")
+    error = _error(span, told)
     row: dict[str, Any] = {
         "source": SOURCE,
         "source_id": span.key,
         "at": span.start,
         "model": text(model, "model"),
-        "provider": text(names.value(given, names.PROVIDER), "provider"),
+        "provider": text(told.get("provider"), "provider"),
         "operation": operation,
-        "agent": text(names.value(given, names.AGENT), "agent"),
-        **token_counts(**{name: names.value(given, places) for name, places in names.TOKENS.items()}),
+        "agent": text(told.get("agent"), "agent"),
+        **token_counts(**{name: told[name] for name in names.TOKENS if name in told}),
         "latency_ms": milliseconds(span.start, span.end),
-        "ttft_ms": _ttft(span),
-        "cost_actual_usd": cost if currency.upper() == "USD" else None,
+        "ttft_ms": _ttft(span, told),
+        "cost_actual_usd": cost if currency == "USD" else None,
         "success": not span.failed and error is None,
-        "error_type": label(str(error)) if error is not None else None,
+        "error_type": error,
         "metadata": labels(
-            conversation=names.value(given, names.CONVERSATION),
-            user=names.value(given, names.USER),
+            conversation=told.get("conversation"),
+            user=told.get("user"),
             service=given.get("service.name"),
             workflow=given.get("gen_ai.workflow.name"),
             response_id=given.get("gen_ai.response.id"),
             asked_model=asked if asked != model else None,
-            cost=f"{cost:g} {currency}" if cost is not None and currency.upper() != "USD" else None,
+            cost=f"{cost:g} {currency}" if cost is not None and currency != "USD" else None,
         ),
     }
     scores = dict(evaluation(event) for event in span.events if event.name == names.EVALUATION)
     row |= with_scores(None, row["metadata"], scores) if scores else {}
-    return Entry(
-        row,
-        {
-            "prompt": _said(given, names.PROMPT, names.PROMPT_PARTS, last=True),
-            "response": _said(given, names.RESPONSE, names.RESPONSE_PARTS, last=False),
-        },
-    )
+    return Entry(row, _Texts(given))
 
 
-def _ttft(span: Span) -> float | None:
-    seconds = amount(names.value(span.attributes, names.TTFT_SECONDS), "time_to_first_chunk")
+def _error(span: Span, told: Mapping[str, Any]) -> str | None:
+    raised = next((event.attributes.get("exception.type") for event in span.events if event.name == "exception"), None)
+    error = first(told.get("error"), raised, "Error" if span.failed else None)
+    return None if error is None else label(str(error))
+
+
+def _ttft(span: Span, told: Mapping[str, Any]) -> float | None:
+    seconds = amount(told.get("ttft_seconds"), "time_to_first_chunk")
     if seconds is not None:
         return seconds * 1_000
     came = next((event.at for event in span.events if event.name in names.FIRST_TOKEN_EVENTS), None)
     return milliseconds(span.start, came)
+
+
+class _Texts(Mapping[str, Any]):
+    """The prompt and answer of a span, looked for when somebody asks."""
+
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        self._attributes = attributes
+
+    def __getitem__(self, role: str) -> Any:
+        last = role == "prompt"
+        whole, parts = (names.PROMPT, names.PROMPT_PARTS) if last else (names.RESPONSE, names.RESPONSE_PARTS)
+        return _said(self._attributes, whole, parts, last=last)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("prompt", "response"))
+
+    def __len__(self) -> int:
+        return 2
 
 
 def _said(given: Mapping[str, Any], whole: tuple[str, ...], parts: tuple[str, ...], *, last: bool) -> Any:

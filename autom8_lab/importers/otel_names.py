@@ -98,6 +98,41 @@ DOCUMENTS = "gen_ai.retrieval.documents"
 DOCUMENT = "retrieval.documents.{}.document.{}"
 
 
+# Every name of a call with the fields that it may tell, and how many names are asked before it.
+FIELDS: dict[str, tuple[str, ...]] = {
+    "request_model": REQUEST_MODEL,
+    "model": MODEL,
+    "provider": PROVIDER,
+    "agent": AGENT,
+    "conversation": CONVERSATION,
+    "user": USER,
+    **TOKENS,
+    "ttft_seconds": TTFT_SECONDS,
+    "cost": COST,
+    "currency": CURRENCY,
+    "error": ERROR,
+}
+FIELDS_OF: dict[str, list[tuple[str, int]]] = {}
+for _field, _names in FIELDS.items():
+    for _rank, _name in enumerate(_names):
+        FIELDS_OF.setdefault(_name, []).append((_field, _rank))
+
+
+def fields(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the attributes of a call tell, by field.
+
+    >>> fields({"gen_ai.usage.prompt_tokens": 9, "gen_ai.usage.input_tokens": 7, "llm.model_name": "gpt-4o", "other": 1})
+    {'input_tokens': 7, 'model': 'gpt-4o'}
+    """
+    found: dict[str, Any] = {}
+    ranks: dict[str, int] = {}
+    for name, told in attributes.items():
+        for field, rank in FIELDS_OF.get(name, ()):
+            if told is not None and told != "" and rank < ranks.get(field, len(FIELDS_OF)):
+                found[field], ranks[field] = told, rank
+    return found
+
+
 def value(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     """Return the value under the first of these names that has one."""
     for name in names:

@@ -61,8 +61,11 @@ def told(value: Any) -> Iterator[Span | LogEvent | InvalidValue]:
 
 
 def _list(value: Any, *names: str) -> list[Any]:
-    found = first(*(at(value, name) for name in names))
-    return found if isinstance(found, list) else []
+    if isinstance(value, dict):
+        for name in names:
+            if isinstance(found := value.get(name), list):
+                return found
+    return []
 
 
 def _of_resource(resource: Any) -> Iterator[Span | LogEvent | InvalidValue]:
@@ -83,25 +86,27 @@ def _safely(read: Any, value: Any, shared: Mapping[str, Any]) -> Any:
 
 
 def _of_otlp(span: Any, shared: Mapping[str, Any]) -> Span:
-    trace = _id(first(at(span, "traceId"), at(span, "trace_id")), "traceId")
-    parent = first(at(span, "parentSpanId"), at(span, "parent_span_id"))
+    if not isinstance(span, dict):
+        raise InvalidValue(f"{shortened(span)} is no span")
+    get = span.get
+    trace = _id(get("traceId") or get("trace_id"), "traceId")
+    parent = get("parentSpanId") or get("parent_span_id")
+    status, events = get("status"), get("events")
     return Span(
-        key=f"{trace}:{_id(first(at(span, 'spanId'), at(span, 'span_id')), 'spanId')}",
+        key=f"{trace}:{_id(get('spanId') or get('span_id'), 'spanId')}",
         parent=f"{trace}:{_id(parent, 'parentSpanId')}" if parent else None,
-        name=str(at(span, "name") or ""),
-        start=instant(first(at(span, "startTimeUnixNano"), at(span, "start_time_unix_nano")), "startTimeUnixNano"),
-        end=instant(first(at(span, "endTimeUnixNano"), at(span, "end_time_unix_nano")), "endTimeUnixNano"),
-        failed=at(span, "status", "code") in FAILED,
-        attributes={**shared, **_attributes(at(span, "attributes"))},
-        events=tuple(
-            Event(
-                str(at(event, "name") or ""),
-                instant(first(at(event, "timeUnixNano"), at(event, "time_unix_nano")), "timeUnixNano"),
-                _attributes(at(event, "attributes")),
-            )
-            for event in _list(span, "events")
-        ),
+        name=str(get("name") or ""),
+        start=instant(get("startTimeUnixNano") or get("start_time_unix_nano"), "startTimeUnixNano"),
+        end=instant(get("endTimeUnixNano") or get("end_time_unix_nano"), "endTimeUnixNano"),
+        failed=bool(status) and at(status, "code") in FAILED,
+        attributes={**shared, **_attributes(get("attributes"))},
+        events=tuple(_event(event) for event in events) if isinstance(events, list) and events else (),
     )
+
+
+def _event(event: Any) -> Event:
+    time = instant(first(at(event, "timeUnixNano"), at(event, "time_unix_nano")), "timeUnixNano")
+    return Event(str(at(event, "name") or ""), time, _attributes(at(event, "attributes")))
 
 
 def _of_log(record: Any, shared: Mapping[str, Any]) -> LogEvent:
@@ -150,32 +155,39 @@ def _present(value: Any) -> Any:
 
 
 def _id(value: Any, name: str) -> str:
+    if type(value) is str and len(value) in (16, 32) and value.isalnum():
+        return value.lower()
     found = text(_present(value), name)
     if found is None:
         raise InvalidValue(f"a span without {name}: nobody could tell whether it is there already")
-    return found.removeprefix("0x").lower() if len(found) in (16, 18, 32, 34) else found
+    return found.removeprefix("0x").lower() if len(found) in (18, 34) else found
 
 
 def _attributes(given: Any) -> dict[str, Any]:
     """Return OTLP's list of keys and values as a flat dict."""
-    if isinstance(given, Mapping):
+    if isinstance(given, dict):
         return _flat(given)
-    pairs = given if isinstance(given, list) else []
-    found = {str(at(pair, "key")): _value(at(pair, "value")) for pair in pairs if isinstance(pair, Mapping)}
-    return _flat(found)
+    found: dict[str, Any] = {}
+    for pair in given if isinstance(given, list) else ():
+        if isinstance(pair, dict):
+            value = _value(pair.get("value"))
+            if type(value) is dict:
+                found |= _flat(value, f"{pair.get('key')}.")
+            else:
+                found[str(pair.get("key"))] = value
+    return found
 
 
 def _value(given: Any) -> Any:
-    if not isinstance(given, Mapping):
+    """Return what one of OTLP's typed values says."""
+    if not isinstance(given, dict):
         return given
     for name, value in given.items():
-        match name:
-            case "arrayValue" | "array_value":
-                return [_value(item) for item in _list(value, "values")]
-            case "kvlistValue" | "kvlist_value":
-                return {str(at(pair, "key")): _value(at(pair, "value")) for pair in _list(value, "values")}
-            case _:
-                return value
+        if name in ("arrayValue", "array_value"):
+            return [_value(item) for item in _list(value, "values")]
+        if name in ("kvlistValue", "kvlist_value"):
+            return {str(at(pair, "key")): _value(at(pair, "value")) for pair in _list(value, "values")}
+        return value
     return None
 
 
@@ -183,7 +195,7 @@ def _flat(given: Any, prefix: str = "") -> dict[str, Any]:
     """Return nested attributes under dotted names."""
     found: dict[str, Any] = {}
     for name, value in given.items() if isinstance(given, Mapping) else ():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, dict) and value:
             found |= _flat(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value

@@ -55,7 +55,7 @@ def import_rows(
         raise InvalidValue(
             f"no column looks like {' or '.join(missing)}: give mapping={{'{missing[0]}': …}} with the columns {columns}"
         )
-    reader = RowReader(chosen, source=source, zone=zone)
+    reader = RowReader(chosen, source=source, zone=zone, texts=job.store_texts)
     for place, row in chain(sample, placed):
         if isinstance(row, InvalidValue):
             job.recorder.refuse(row, file=file, place=place)
@@ -184,11 +184,12 @@ def _of_parquet(path: Path) -> Iterator[Any]:
 class RowReader:
     """Turns rows into calls by a mapping of fields to columns."""
 
-    def __init__(self, mapping: Mapping[str, str], *, source: str, zone: ZoneInfo) -> None:
+    def __init__(self, mapping: Mapping[str, str], *, source: str, zone: ZoneInfo, texts: bool) -> None:
         self._mapping = dict(mapping)
         self._metadata = [(field[9:], column) for field, column in mapping.items() if field.startswith("metadata.")]
         self._source = source
         self._zone = zone
+        self._texts = texts
         self._recent: deque[str] = deque()
         self._counts: dict[str, int] = {}
 
@@ -208,12 +209,16 @@ class RowReader:
             "cost_actual_usd": amount(given.get("cost_actual_usd"), "cost_actual_usd"),
             "quality_score": amount(given.get("quality_score"), "quality_score"),
             **_success(given),
-            "metadata": {name: value for name, column in self._metadata if (value := _note(cell(row, column)))},
+            "metadata": self._notes(row) if self._metadata else None,
         }
         call = {name: value for name, value in call.items() if value is not None}
         call["source_id"] = text(given.get("source_id"), "source_id") or self._content_id(call)
         call["source"] = self._source
-        yield Entry(call, {role: _spoken(given.get(role)) for role in ("prompt", "response")})
+        yield Entry(call, {role: _spoken(given.get(role)) for role in ("prompt", "response")} if self._texts else {})
+
+    def _notes(self, row: Mapping[Any, Any]) -> dict[str, Any]:
+        found = {name: _note(cell(row, column)) for name, column in self._metadata}
+        return {name: value for name, value in found.items() if value is not None}
 
     def _duration(self, given: Mapping[str, Any], at: Any, millis: str, seconds: str, moment: str) -> float | None:
         found = amount(given.get(millis), millis)

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from ..errors import InvalidValue
@@ -17,6 +17,7 @@ from ..validation import MAX_NAME_CHARS, is_missing, moment, shortened, storable
 MOST_TOKENS = 100_000_000
 MAX_LABEL_CHARS = 200
 CLASSES = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)  # before that, a time is an unset clock
 # Epoch numbers are seconds up to here, then milliseconds, microseconds, nanoseconds: 1e11 s is the year 5138.
 EPOCH_UNITS = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (math.inf, 1e9))
@@ -178,11 +179,15 @@ def instant(value: Any, name: str, *, zone: tzinfo = UTC) -> datetime | None:
 
     `zone` holds for texts without one. Raises `InvalidValue`.
     """
-    if isinstance(value, str) and len(value) > 19 and value[4:5] == "-" and value[-1:] == "Z":
-        try:
-            return datetime.fromisoformat(value)  # as nearly all are written
-        except ValueError as exc:
-            raise InvalidValue(f"{name}={shortened(value)} is no time") from exc
+    if type(value) is str:
+        # As nearly all are written.
+        if value[4:5] == "-" and value.endswith(("Z", "+00:00")):
+            try:
+                return datetime.fromisoformat(value)
+            except ValueError as exc:
+                raise InvalidValue(f"{name}={shortened(value)} is no time") from exc
+        if len(value) == 19 and value.isdecimal():
+            return _of_epoch(int(value), name)
     if isinstance(value, datetime):
         found = value
     else:
@@ -208,8 +213,8 @@ def _of_epoch(given: float, name: str) -> datetime:
     try:
         # Whole microseconds, so that nanoseconds do not lose digits as a float.
         micros = given * 1_000_000 // int(unit) if isinstance(given, int) else round(given / unit * 1e6)
-        return datetime.fromtimestamp(micros // 1_000_000, UTC).replace(microsecond=int(micros % 1_000_000))
-    except (OverflowError, ValueError, OSError) as exc:
+        return EPOCH + timedelta(microseconds=micros)
+    except (OverflowError, ValueError) as exc:
         raise InvalidValue(f"{name}={shortened(given)} is no time") from exc
 
 

@@ -121,9 +121,13 @@ def _stored(column: Columnar) -> list[Any]:
         if all(type(value) is datetime for value in column):
             texts_of = {value: encoded(value) for value in set(column)}  # those of a batch are often the same
             return [texts_of[value] for value in column]
-        # A row that has nothing in a JSON column is the rule.
+        # In a JSON column most rows have nothing, or share what they have.
+        written = {
+            id(value): encoded(value)
+            for value in {id(value): value for value in column if type(value) is dict}.values()
+        }
         return [
-            value if value is None or type(value) in PLAIN else "{}" if value == {} else encoded(value)
+            value if value is None or type(value) in PLAIN else written.get(id(value)) or encoded(value)
             for value in column
         ]
     if column.dtype.kind == "b":
