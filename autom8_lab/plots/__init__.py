@@ -14,13 +14,16 @@ from .charts import (
     success_over_time,
     tokens_by_class,
 )
+from .routing import cost_quality_plane, replay_intervals
 from .speed import benchmark
 
 __all__ = [
     "benchmark",
     "calls_heatmap",
+    "cost_quality_plane",
     "latency_distribution",
     "quality_against_cost",
+    "replay_intervals",
     "spend_over_time",
     "success_over_time",
     "tokens_by_class",
