@@ -97,7 +97,7 @@ def decided(count: int, draw: np.random.Generator, *, linear: bool) -> tuple[pd.
     hard = draw.normal(size=count)
     scores = np.column_stack([0.5 * hard, 0 * hard, -0.5 * hard])
     logged = 0.7 * softmax(2 * scores) + 0.1
-    target = 0.9 * softmax(4 * scores) + 0.1 / 3
+    target = 0.9 * softmax(12 * scores) + 0.1 / 3
     straight = np.clip(np.column_stack([0.8 - 0.05 * hard, 0.6 - 0.1 * hard, 0.5 - 0.15 * hard]), 0.02, 0.98)
     curved = 1 / (1 + np.exp(-np.column_stack([1.5 - 0.2 * hard**2, 0.5 - 0.5 * hard, 1 - hard**2])))
     quality = straight if linear else curved
@@ -124,15 +124,14 @@ def replay_coverage(runs: int, seed: int) -> None:
         print(f"replay, outcomes {'linear' if linear else 'not linear'} in the features:")
         for count in (300, 1_000, 8_000):
             draw, hits, effective = np.random.default_rng(seed + count), Counter[tuple[str, str]](), []
-            rounds = runs if count < 5_000 else max(1, runs // 2)
-            for _ in range(rounds):
+            for _ in range(runs):
                 log, target, _, _ = decided(count, draw, linear=linear)
                 report = replay(log, target, features=["hard"])
                 effective.append(report.effective_sample_size)
                 for row in report.estimates.to_dict("records"):
                     within = row["low"] <= truth[row["measure"]] <= row["high"]
                     hits[row["measure"], row["estimator"]] += bool(within)
-            shown = ", ".join(f"{m} {e} {100 * k / rounds:.1f} %" for (m, e), k in hits.items())
+            shown = ", ".join(f"{m} {e} {100 * k / runs:.1f} %" for (m, e), k in hits.items())
             print(f"  n = {count:,} (worth {np.mean(effective):,.0f}): {shown}")
 
 
