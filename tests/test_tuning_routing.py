@@ -55,8 +55,9 @@ def test_a_good_router_is_recommended_and_its_figures_are_their_definitions() ->
     line = np.interp(dearer, cost.mean()[["small", "large"]], wide.mean()[["small", "large"]])
     span = cost["large"].mean() - cost["small"].mean()
     assert row["gain"] == pytest.approx(np.trapezoid(quality - line, dearer) / span, abs=1e-3)
-    assert row["aiq"] == pytest.approx(aiq(dearer, quality), abs=2e-3)
-    assert row["aiq_code"] == pytest.approx(aiq(dearer, quality, normalise="code"), abs=2e-3)
+    some = slice(None, None, 60)  # eleven points
+    assert row["aiq"] == pytest.approx(aiq(dearer[some], quality[some]))
+    assert row["aiq_code"] == pytest.approx(aiq(dearer[some], quality[some], normalise="code"))
 
 
 def test_the_frames_have_their_columns() -> None:

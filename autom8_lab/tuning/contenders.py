@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 Kind = Literal["free", "router", "bound"]
-HULL_POINTS = 101  # of a curve, for AIQ and for drawing
+DRAWN_POINTS = 101  # of a curve
+HULL_POINTS = 11  # of a curve, for AIQ: among many more the hull would pick out those that chance favours
 MIXING, LENGTH, ORACLE = "mixing", "length", "oracle"
 FREE_NAMES = (MIXING, LENGTH, ORACLE)
 
@@ -218,7 +219,7 @@ class Figures:
         if not spread > 0:
             return (float("nan"),) * 3
         above = float(np.trapezoid(quality, cost)) - hull_area(hull, float(cost[0]), float(cost[-1]))
-        some = thinned(len(cost))
+        some = thinned(len(cost), HULL_POINTS)
         return (above / spread, *aiq_pair(cost[some], quality[some], dear, low=hull[0, 0]))
 
     def single(self, contender: Contender) -> tuple[float, float, float]:
@@ -247,11 +248,11 @@ def aiq_pair(cost: FloatArray, quality: FloatArray, dear: float, *, low: float |
     return paper, aiq(cost, quality, cost_range=(begin, dear), normalise="code")
 
 
-def thinned(points: int) -> Any:
-    """Return the positions of at most `HULL_POINTS` of a curve's points, first and last among them."""
+def thinned(points: int, count: int = DRAWN_POINTS) -> Any:
+    """Return the positions of at most so many of a curve's points in equal steps, first and last among them."""
     import numpy as np
 
-    return np.unique(np.linspace(0, points - 1, HULL_POINTS).round().astype(np.int64))
+    return np.unique(np.linspace(0, points - 1, count).round().astype(np.int64))
 
 
 def _columns(rows: Sequence[tuple[float, ...]], count: int, length: int) -> list[FloatArray]:

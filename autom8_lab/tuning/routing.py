@@ -213,7 +213,7 @@ def _router_rows(figures: Figures, confidence: float, *, enough: bool, gap_low: 
     bound = 0.5 if gap_low > 0 else None
     mixing |= {"cpt50": bound, "cpt80": 0.8 if bound else None, "verdict": "", **figures.estimates[MIXING]}
     if enough:
-        mixing |= _bounds("aiq", figures.resampled[MIXING]["aiq"], confidence)
+        mixing |= _bounds("aiq", figures.resampled[MIXING], figures.estimates[MIXING], confidence)
     tested = [contender.name for contender in figures.contenders if contender.kind != "bound"]
     adjusted = 1 - (1 - confidence) / max(1, len(tested))
     rows = [mixing]
@@ -228,7 +228,7 @@ def _router_rows(figures: Figures, confidence: float, *, enough: bool, gap_low: 
         row |= estimates
         if enough:
             for name in BOUNDED:
-                row |= _bounds(name, resampled[name], confidence) if name in resampled else {}
+                row |= _bounds(name, resampled, estimates, confidence) if name in resampled else {}
             if contender.kind != "bound":
                 row |= _judged(estimates, resampled, figures.outcomes.draws, adjusted)
         elif contender.kind != "bound":
@@ -237,8 +237,13 @@ def _router_rows(figures: Figures, confidence: float, *, enough: bool, gap_low: 
     return rows
 
 
-def _bounds(name: str, values: Any, confidence: float) -> dict[str, float]:
-    return dict(zip((f"{name}_low", f"{name}_high"), percentile_interval(values, confidence=confidence), strict=True))
+def _bounds(
+    name: str, resampled: Mapping[str, Any], estimates: Mapping[str, float], confidence: float
+) -> dict[str, float]:
+    """Return the interval of a figure as its two columns; that of AIQ is corrected for the hull's bias."""
+    estimate = estimates[name] if name == "aiq" else None
+    bounds = percentile_interval(resampled[name], confidence=confidence, estimate=estimate)
+    return dict(zip((f"{name}_low", f"{name}_high"), bounds, strict=True))
 
 
 def _without_gap(row: dict[str, Any]) -> dict[str, Any]:
