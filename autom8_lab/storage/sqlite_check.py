@@ -20,7 +20,7 @@ from .checksums import COLUMN, plain_tables, seal_of
 from .migrations import APPLICATION_ID
 from .pool import ConnectionPool
 from .row_rules import Rule
-from .sqlite_text import FTS
+from .sqlite_text import FTS, renew
 from .sqlite_vec import load_extension
 from .wal import read_log
 
@@ -126,6 +126,7 @@ class Check:
     def _structure(self, database: Database) -> Iterator[Finding]:
         roots = dict(database.execute("SELECT rootpage, tbl_name FROM sqlite_master WHERE rootpage > 0").fetchall())
         tables = dict(database.execute("SELECT name, tbl_name FROM sqlite_master").fetchall())
+        renew(database)
         said = [row[0] for row in database.execute(f"PRAGMA integrity_check({MOST_MESSAGES})")]
         for message in [line for text in said for line in text.splitlines() if text != "ok"]:
             if message.startswith("***"):

@@ -17,6 +17,7 @@ from ..records import Report
 from .pool import ConnectionPool
 from .sql import decoded
 from .sqlite_chunks import current_position
+from .sqlite_text import renew
 from .sqlite_vec import VEC_TABLE
 from .sqlite_vectors import Choice, SQLiteVectors
 
@@ -52,9 +53,11 @@ class _Eye:
             row = database.execute(sql).fetchone()
         return None if row is None else row[0]
 
-    def quickly(self, sql: str) -> list[Any] | None:
+    def quickly(self, sql: str, *, prepare: Callable[[Database], None] | None = None) -> list[Any] | None:
         """Return the first column of a query, or None where that takes too long."""
         with self.pool.reader() as database, limited(database, QUICK_SECONDS) as found:
+            if prepare:
+                prepare(database)
             found += [row[0] for row in database.execute(sql).fetchall()]
         return found or None
 
@@ -134,7 +137,7 @@ def _wal_reset_bug() -> str:
 
 
 def _quick_check(eye: _Eye) -> str:
-    said = eye.quickly("PRAGMA quick_check(3)")
+    said = eye.quickly("PRAGMA quick_check(3)", prepare=renew)
     return "; ".join(said) if said else f"not finished in {QUICK_SECONDS} s: al.check() looks at everything"
 
 

@@ -6,12 +6,14 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from sqlite_utils import Database
+from sqlite_utils.utils import sqlite3
 
 from ..records import TextMatch
 from .base import Where
@@ -266,6 +268,16 @@ def passages(database: Database, terms: Sequence[str], keys: Mapping[str, int]) 
         context_id: database.conn.execute(sql, [_any_of(terms), key]).fetchone() for context_id, key in keys.items()
     }
     return {context_id: row[0] for context_id, row in found.items() if row is not None}
+
+
+def renew(database: Database) -> None:
+    """Let a connection read the text index anew, before SQLite checks it.
+
+    SQLite's own checks go by what the connection remembers of the index, and call it damaged where another connection
+    has merged its segments since (3.53.4); a query makes it look again.
+    """
+    with suppress(sqlite3.Error):  # an index that cannot be read is what the check will say
+        database.execute(f"SELECT rowid FROM {FTS}('a') LIMIT 1").fetchone()
 
 
 def _any_of(terms: Sequence[str]) -> str:
