@@ -51,12 +51,14 @@ from .setup import setup_database, setup_database_from_config, validate_config
 if TYPE_CHECKING:
     from . import aio, mockdata, plots
     from .config import LabConfig
+    from .diagnostics.running import run_database_tests
 else:
+    _LAZY = {"LabConfig": ".config", "run_database_tests": ".diagnostics.running"}
 
     def __getattr__(name):
-        # The modules of the surface, and the settings' class with pydantic, are loaded when they are asked for.
-        if name == "LabConfig":
-            return importlib.import_module(".config", __name__).LabConfig
+        # The modules of the surface, and what needs pydantic or much else, are loaded when they are asked for.
+        if name in _LAZY:
+            return getattr(importlib.import_module(_LAZY[name], __name__), name)
         if name in ("aio", "mockdata", "plots"):
             return importlib.import_module(f".{name}", __name__)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -242,6 +244,7 @@ __all__ = [
     "revert",
     "route",
     "routing_report",
+    "run_database_tests",
     "run_migrations",
     "search",
     "search_df",

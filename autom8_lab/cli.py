@@ -37,6 +37,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "check": ("care", "Look at everything in the file, row by row."),
     },
     "Try": {
+        "test": ("trying", "Try everything a lab does in this installation."),
+        "bench": ("trying", "Measure how fast a lab works on this machine."),
         "demo": ("trying", "Build a lab from the Python language reference and search it."),
     },
 }

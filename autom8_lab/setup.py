@@ -57,8 +57,8 @@ def _sentence(remark: Mapping[Any, Any]) -> str:
 def _facts(config: LabConfig) -> File:
     from .storage import open_storage
 
-    there = os.path.exists(config.db_path)
-    # Of a file that is not there yet, an empty one in memory tells about SQLite and the extension.
+    # Of a file that is not there or still to be migrated, an empty one in memory tells about SQLite and the extension.
+    there = os.path.exists(config.db_path) and not get_migration_status(config.db_path)["pending"]
     place = {"db_path": config.db_path if there else ":memory:", "read_only": there}
     storage = open_storage(config.model_copy(update={**place, "vector_engine": "auto"}))
     try:

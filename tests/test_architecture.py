@@ -26,8 +26,10 @@ FLOORS = [
     {"lab"},
     {"demo", "setup"},
     {"aio"},
+    {"mockdata"},
+    {"diagnostics"},
     {"commands"},
-    {"__init__", "__main__", "cli", "diagnostics", "mockdata"},
+    {"__init__", "__main__", "cli"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted(PACKAGE.rglob("*.py"))

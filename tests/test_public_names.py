@@ -9,7 +9,7 @@ import pytest
 
 import autom8_lab as al
 
-LAZY = {"LabConfig", "aio", "mockdata", "plots"}  # loaded when they are asked for
+LAZY = {"LabConfig", "aio", "mockdata", "plots", "run_database_tests"}  # loaded when they are asked for
 ERRORS = {name for name in vars(al.errors) if isinstance(getattr(al.errors, name), type) and not name.startswith("_")}
 
 

@@ -58,6 +58,12 @@ def test_a_file_that_is_there_counts_and_stays_as_it_is(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_file_that_is_still_to_be_migrated_is_no_problem(tmp_path: Path) -> None:
+    al.run_migrations(tmp_path / "lab.db", to=3)
+    assert al.validate_config(db_path=str(tmp_path / "lab.db"))["problems"] == []
+    assert al.get_migration_status(tmp_path / "lab.db")["applied_count"] == 3
+
+
 @pytest.mark.parametrize("preset", ["development", "testing", "production"])
 def test_every_preset_is_valid(preset: str) -> None:
     assert al.validate_config(preset=preset)["valid"] is True
