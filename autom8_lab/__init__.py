@@ -29,15 +29,20 @@ from .errors import (
     LabBusy,
     LabClosed,
     LabError,
+    LabForked,
+    LabMoved,
     LabNotFound,
     LabWarning,
+    LeakWarning,
     ModelUnavailable,
     NewerSchema,
     NotALab,
     NotFound,
     PendingEmbeddingWarning,
     ReadOnlyLab,
+    ReplacedLabWarning,
     SettingMismatchWarning,
+    StatementTimeout,
     StorageError,
     StorageFull,
     UnrecordedUsageWarning,
@@ -95,6 +100,7 @@ cleanup = _verb(Lab.cleanup)
 compare_models = _verb(Lab.compare_models)
 config_advice_df = _verb(Lab.config_advice_df)
 config_df = _verb(Lab.config_df)
+connection = _verb(Lab.connection)
 contexts_df = _verb(Lab.contexts_df)
 cost_df = _verb(Lab.cost_df)
 decision_contexts_df = _verb(Lab.decision_contexts_df)
@@ -171,8 +177,11 @@ __all__ = [
     "LabClosed",
     "LabConfig",
     "LabError",
+    "LabForked",
+    "LabMoved",
     "LabNotFound",
     "LabWarning",
+    "LeakWarning",
     "ModelUnavailable",
     "NewerSchema",
     "NotALab",
@@ -180,9 +189,11 @@ __all__ = [
     "PendingEmbeddingWarning",
     "ReadOnlyLab",
     "Recommendation",
+    "ReplacedLabWarning",
     "Report",
     "SearchHit",
     "SettingMismatchWarning",
+    "StatementTimeout",
     "StorageError",
     "StorageFull",
     "UnrecordedUsageWarning",
@@ -200,6 +211,7 @@ __all__ = [
     "compare_models",
     "config_advice_df",
     "config_df",
+    "connection",
     "contexts_df",
     "cost_df",
     "current_lab",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .agents import acting_agent
-from .errors import StorageError
+from .errors import LabWarning, StorageError
+from .forking import Forkable, follow_forks, new_lock
 from .frames import TIME
 from .records import Condition, SearchAnswer
 from .validation import new_id
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 FLUSH_ENTRIES = 256
 FLUSH_SECONDS = 1.0
+KEPT_ENTRIES = 10_000  # while the log cannot be written, memory must not grow for ever
 
 SEARCH_COLUMNS = {
     "access_id": "str",
@@ -48,8 +50,10 @@ ACCESS_COLUMNS = {
     "score": "float64",
 }
 
+Access = tuple[dict[str, Any], list[dict[str, Any]]]  # an entry of the log, and what it brought back
 
-class AccessLog:
+
+class AccessLog(Forkable):
     """Collects accesses and writes them in groups: a read must not wait for a disk.
 
     Entries are written after 256 of them or one second, before the log is read, and when the lab is closed.
@@ -60,10 +64,15 @@ class AccessLog:
         self._enabled = enabled and not storage.read_only
         self._agent = agent
         self._clock = clock
-        self._lock = threading.Lock()
-        self._entries: list[dict[str, Any]] = []
-        self._results: list[dict[str, Any]] = []
+        self._lock = new_lock()
+        self._noted: list[Access] = []
         self._since = time.monotonic()
+        self._failed = False
+        follow_forks(self)
+
+    def after_fork_in_child(self) -> None:
+        """Leave the entries to the parent, which writes them."""
+        self._noted = []
 
     def search(self, answer: SearchAnswer, *, k: int) -> None:
         """Note a search and its hits."""
@@ -120,13 +129,14 @@ class AccessLog:
             **empty,
             **details,
         }
+        rows = [
+            {"access_id": access_id, "rank": rank, "context_id": context_id, "score": score}
+            for rank, (context_id, score) in enumerate(results, 1)
+        ]
         with self._lock:
-            self._entries.append({**entry, "result_count": len(results)})
-            self._results += [
-                {"access_id": access_id, "rank": rank, "context_id": context_id, "score": score}
-                for rank, (context_id, score) in enumerate(results, 1)
-            ]
-            due = len(self._entries) >= FLUSH_ENTRIES or time.monotonic() - self._since > FLUSH_SECONDS
+            self._noted.append(({**entry, "result_count": len(rows)}, rows))
+            full = len(self._noted) >= FLUSH_ENTRIES and not self._failed
+            due = full or time.monotonic() - self._since > FLUSH_SECONDS
         if due:
             with suppress(StorageError):  # a reader neither fails nor waits because somebody writes: entries are kept
                 self.flush(waiting=False)
@@ -138,26 +148,42 @@ class AccessLog:
         """
         if self._storage.in_transaction:
             return
-        with self._lock:
-            entries, self._entries = self._entries, []
-            results, self._results = self._results, []
-            self._since = time.monotonic()
-        if not entries:
-            return
-        times = {entry["id"]: entry["at"] for entry in entries}
-        last: dict[str, tuple[datetime, int]] = {}
-        for result in results:
-            at, count = times[result["access_id"]], last.get(result["context_id"], (None, 0))[1]
-            last[result["context_id"]] = (at, count + 1)
+        taken: list[Access] = []
         try:
-            with self._storage.transaction(waiting=waiting):
-                self._storage.insert("access_log", entries)
-                self._storage.insert("access_results", results)
-                self._storage.touch(last)
-        except BaseException:
             with self._lock:
-                self._entries[:0], self._results[:0] = entries, results
+                taken, self._noted = self._noted, []
+                self._since = time.monotonic()
+            if taken:
+                self._write(taken, waiting=waiting)
+                self._failed = False
+        except BaseException:
+            self._keep(taken)
             raise
+
+    def _write(self, taken: list[Access], *, waiting: bool) -> None:
+        with self._storage.transaction(waiting=waiting):
+            if self._failed:  # Ctrl-C may have come just after they were written
+                where = [Condition("id", "in", [entry["id"] for entry, _ in taken])]
+                known = {row["id"] for row in self._storage.rows("access_log", where=where, columns=["id"])}
+                taken = [item for item in taken if item[0]["id"] not in known]
+            last: dict[str, tuple[datetime, int]] = {}
+            for entry, rows in taken:
+                for row in rows:
+                    last[row["context_id"]] = (entry["at"], last.get(row["context_id"], (None, 0))[1] + 1)
+            self._storage.insert("access_log", [entry for entry, _ in taken])
+            self._storage.insert("access_results", [row for _, rows in taken for row in rows])
+            self._storage.touch(last)
+
+    def _keep(self, taken: list[Access]) -> None:
+        with self._lock:
+            self._failed = True
+            self._noted[:0] = taken
+            excess = len(self._noted) - KEPT_ENTRIES
+            if excess > 0:
+                del self._noted[:excess]
+        if excess > 0:
+            message = f"the access log cannot be written: its {excess} oldest entries were dropped"
+            warnings.warn(message, LabWarning, stacklevel=2)
 
     def searches(self, *, where: Sequence[Condition], limit: int | None) -> list[dict[str, Any]]:
         """Return past searches, the newest first."""

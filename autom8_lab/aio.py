@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import functools
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -25,6 +25,8 @@ from .verbs.parts import utc_now
 if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
+
+    from sqlite_utils import Database
 
     from .embedding import Encoder
     from .tracking import UsageTracker
@@ -82,6 +84,27 @@ def _tracks(
         return method(self._lab, *args, **kwargs).recorded_by(self._record)
 
     return verb
+
+
+class AsyncConnection:
+    """What `async with lab.connection()` gives: SQL off the event loop."""
+
+    def __init__(self, database: Database, call: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        self._database = database
+        self._call = call
+
+    async def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement as tuples. Raises `StorageError`."""
+        return await self.run(lambda database: database.execute(sql, parameters).fetchall())  # type: ignore[arg-type]
+
+    async def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
+        """Return the rows of a query as dicts. Raises `StorageError`."""
+        return await self.run(lambda database: list(database.query(sql, parameters)))  # type: ignore[arg-type]
+
+    async def run(self, function: Callable[[Database], Result]) -> Result:
+        """Return what a function makes of the sqlite-utils `Database`, in a thread of the lab."""
+        result: Result = await self._call(functools.partial(function, self._database), writes=False)
+        return result
 
 
 class AsyncLab:
@@ -200,6 +223,39 @@ class AsyncLab:
                 await self._finish(block, manager, None)
             finally:
                 _blocks.set(before)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection for SQL of your own, which can only read; see `Lab.connection`.
+
+        Inside `transaction()` it sees the transaction's own writes.
+        """
+        block = self._block()
+        context = block.context if block else contextvars.copy_context()
+        manager = context.run(self._lab.connection)
+
+        def leave(error: BaseException | None = None) -> None:
+            kind, trace = (type(error), error.__traceback__) if error else (None, None)
+            context.run(manager.__exit__, kind, error, trace)
+
+        async with block.turn if block else nullcontext():
+            self._refuse_when_closed()
+            pool = self._transactor if block else self._readers
+            database = await _begun(pool, functools.partial(context.run, manager.__enter__), lambda _: leave())
+        try:
+            yield AsyncConnection(database, self._call)
+        except BaseException as error:
+            await _to_its_end(asyncio.ensure_future(self._leave(block, functools.partial(leave, error))))
+            raise
+        else:
+            await _to_its_end(asyncio.ensure_future(self._leave(block, leave)))
+
+    async def _leave(self, block: _Block | None, leave: Callable[[], None]) -> None:
+        if block is None:
+            await asyncio.to_thread(leave)  # not a thread of the lab, which may be closing
+            return
+        async with block.turn:
+            await asyncio.wrap_future(self._transactor.submit(leave))
 
     async def close(self) -> None:
         """Let what has begun end, refuse the rest with `LabClosed`, and close every connection.

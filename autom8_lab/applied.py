@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -18,6 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 from .errors import InvalidValue, NotFound, SettingMismatchWarning, did_you_mean
+from .forking import new_lock
 from .frames import TIME
 from .indexing import Index
 from .recommendation import Binding, Recommendation
@@ -64,7 +64,7 @@ class AppliedSettings:
         self._index = index
         self._config = config
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._known: tuple[Any, dict[str, dict[str, Any]]] | None = None
         self._warned: set[tuple[int, str | None]] = set()
 

@@ -13,9 +13,12 @@ LabError
 └── StorageError
     ├── LabClosed
     ├── LabBusy
+    ├── LabForked
+    ├── LabMoved
     ├── ReadOnlyLab
     ├── NotALab
     ├── NewerSchema
+    ├── StatementTimeout
     ├── StorageFull
     └── DamagedLab
 
@@ -25,6 +28,8 @@ LabWarning                  (a UserWarning)
 ├── PendingEmbeddingWarning
 ├── EmbeddingModelWarning
 ├── SettingMismatchWarning
+├── LeakWarning
+├── ReplacedLabWarning
 └── UnrecordedUsageWarning
 """
 
@@ -89,6 +94,14 @@ class LabBusy(StorageError):
     """The database stayed locked by another writer until the deadline."""
 
 
+class LabForked(StorageError):
+    """This process was forked while the lab was in use: open it after the fork, or start processes with spawn."""
+
+
+class LabMoved(StorageError):
+    """The file was deleted, moved away or replaced while the lab was open."""
+
+
 class ReadOnlyLab(StorageError):
     """The lab is read-only."""
 
@@ -99,6 +112,10 @@ class NotALab(StorageError):
 
 class NewerSchema(StorageError):
     """The file was written by a newer autom8_lab."""
+
+
+class StatementTimeout(StorageError):
+    """A statement ran for longer than statement_seconds and was stopped."""
 
 
 class StorageFull(StorageError):
@@ -131,6 +148,14 @@ class EmbeddingModelWarning(LabWarning):
 
 class SettingMismatchWarning(LabWarning):
     """An applied setting was chosen for other vectors than the lab's."""
+
+
+class LeakWarning(LabWarning):
+    """A connection or transaction was never given back; the warning names the line that took it."""
+
+
+class ReplacedLabWarning(LabWarning):
+    """Another file took the place of the lab's while it was open, and the lab goes on with that one."""
 
 
 class UnrecordedUsageWarning(LabWarning):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidValue, LabClosed, LabError, LabNotFound
+from .leaks import Watched
 from .records import Report
 from .verbs.accounting import AccountVerbs
 from .verbs.care import CareVerbs
@@ -26,6 +27,8 @@ from .verbs.tuning import TuningVerbs
 if TYPE_CHECKING:
     import os
     from types import TracebackType
+
+    from sqlite_utils import Database
 
     from .config import LabConfig
     from .embedding import Encoder
@@ -57,19 +60,39 @@ class Lab(
     ) -> None:
         super().__init__(config, encoder=encoder, clock=clock)
         self._closed = False
+        self._lent: weakref.WeakSet[Watched[Any]] = weakref.WeakSet()
         _open_labs.add(self)
 
-    @contextmanager
-    def transaction(self) -> Iterator[Lab]:
+    def transaction(self) -> AbstractContextManager[Lab]:
         """Group any verbs: text, vectors and ledger land together at the end of the block, or not at all.
 
         Nested blocks are savepoints. Texts stored in the block get their vectors when it ends, before the commit,
-        so semantic search finds them afterwards.
+        so semantic search finds them afterwards. A block that is never left is taken back, and a `LeakWarning` says
+        where it began.
 
         >>> with lab.transaction():
         ...     context_id = lab.store_context("Both or neither.")
         ...     pinned = lab.pin_context(context_id)
         """
+        return Watched(self._transaction(), what="transaction", end="so nothing of it was kept")
+
+    def connection(self) -> AbstractContextManager[Database]:
+        """Lend a connection for SQL of your own: an sqlite-utils `Database` that can only read.
+
+        It counts among `max_connections` and is closed at the end of the block, with whatever was done to it. Inside
+        `transaction()` it sees the transaction's own writes; a lab in memory lends a copy. What the lab writes goes
+        through its verbs, which keep text, index, vectors and checksums in step. Errors of SQL are `StorageError`.
+
+        >>> with lab.connection() as database:
+        ...     database["context_registry"].count
+        0
+        """
+        lent = Watched(self._storage.connection(), what="connection", end="which keeps it from others")
+        self._lent.add(lent)
+        return lent
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Lab]:
         nested = self._storage.in_transaction
         with self._storage.transaction() as unit:
             if nested:
@@ -89,6 +112,8 @@ class Lab(
                 self._access.flush()
             finally:
                 self._storage.close()
+                for lent in list(self._lent):
+                    lent.report()
 
     @property
     def closed(self) -> bool:

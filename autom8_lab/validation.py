@@ -7,7 +7,6 @@ import math
 import operator
 import re
 import secrets
-import threading
 import time
 import unicodedata
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from .errors import InvalidValue
+from .forking import new_lock
 
 MAX_NAME_CHARS = 255
 MAX_CONTENT_CHARS = 50_000_000
@@ -26,7 +26,7 @@ DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)\s*", re.IGNORECASE)
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
-_id_lock = threading.Lock()
+_id_lock = new_lock()
 _last_id_ns = 0
 
 

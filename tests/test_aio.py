@@ -229,6 +229,57 @@ def test_tasks_started_in_the_block_are_in_it_and_others_are_not(path: str) -> N
     asyncio.run(main())
 
 
+def test_sql_of_ones_own_runs_off_the_loop_and_cannot_write(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path / "lab.db", max_connections=1, deadline_seconds=5) as lab:
+            await lab.store_context("One.", context_id="one", topic="numbers")
+            async with lab.connection() as connection:
+                assert await connection.execute("SELECT id FROM context_registry WHERE topic = ?", ["numbers"]) == [
+                    ("one",)
+                ]
+                assert await connection.query("SELECT id FROM context_registry") == [{"id": "one"}]
+                assert await connection.run(lambda database: database["context_registry"].count) == 1
+            for statement, error in (("DELETE FROM context_registry", al.ReadOnlyLab), ("SELECT", al.StorageError)):
+                with pytest.raises(error, match=r"lab\.db"):
+                    async with lab.connection() as connection:
+                        await connection.execute(statement)
+            with pytest.raises(asyncio.TimeoutError):
+                async with asyncio.timeout(0.01), lab.connection():
+                    await asyncio.sleep(5)
+            assert (await lab.get_context("one")).id == "one"  # the only connection came back each time
+
+    asyncio.run(main())
+
+
+def test_sql_of_ones_own_sees_the_transaction_that_it_is_in(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path / "lab.db") as lab:
+            async with lab.transaction():
+                await lab.store_context("One.", context_id="one")
+                async with lab.connection() as connection:
+                    await lab.store_context("Two.", context_id="two")
+                    assert await connection.execute("SELECT count(*) FROM context_registry") == [(2,)]
+                await lab.store_context("Three.", context_id="three")
+            with pytest.raises(al.ReadOnlyLab):
+                async with lab.transaction(), lab.connection() as connection:
+                    await connection.execute("DELETE FROM context_registry")
+
+    asyncio.run(main())
+    assert ids(tmp_path / "lab.db") == {"one", "two", "three"}
+
+
+def test_closing_while_a_connection_is_out_says_whose_it_is(tmp_path: Path) -> None:
+    async def main() -> None:
+        lab = await opened(tmp_path / "lab.db")
+        async with lab.connection() as connection:
+            with pytest.warns(al.LeakWarning, match=rf"connection taken at {__file__}:\d+"):
+                await lab.close()
+            with pytest.raises(al.LabClosed):
+                await connection.execute("SELECT 1")
+
+    asyncio.run(main())
+
+
 def test_readers_go_on_beside_a_transaction_and_do_not_see_it(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path / "x.db") as lab:

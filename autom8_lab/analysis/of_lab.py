@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidValue
+from ..forking import new_lock
 from ..frames import TIME, column_frame, frame
 from ..ledger import (
     COST,
@@ -82,7 +82,7 @@ class Analysis:
         self._storage = storage
         self._ledger = ledger
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._frames: OrderedDict[str, tuple[Any, pd.DataFrame]] = OrderedDict()
 
     def _remembered(self, make: Callable[[], pd.DataFrame], *question: Any) -> pd.DataFrame:

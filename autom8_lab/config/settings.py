@@ -70,6 +70,9 @@ class LabConfig(BaseSettings):
     max_connections: int = Field(8, gt=0, description="Pooled reading connections; the writer is one more.")
     busy_timeout_ms: int = Field(1_000, ge=0, description="How long SQLite itself waits for a lock, per try.")
     deadline_seconds: float = Field(30.0, gt=0, description="How long a call retries before it says LabBusy.")
+    statement_seconds: float = Field(
+        600.0, gt=0, description="How long one statement may run: a damaged or hostile file must not hang a process."
+    )
     synchronous: Literal["OFF", "NORMAL", "FULL"] = Field(
         "FULL", description="Durability of a commit: FULL, NORMAL (a power cut may take the last ones) or OFF."
     )

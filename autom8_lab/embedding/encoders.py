@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import threading
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ConfigurationError, ModelUnavailable
+from ..forking import new_lock
 from ..records import EmbeddingBackend
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class HashEncoder:
 
 Key = tuple[str, str | None, EmbeddingBackend, str | None]
 _loaded: dict[Key, LoadedEncoder] = {}
-_loading = threading.Lock()
+_loading = new_lock()
 
 
 def canonical_name(name: str) -> str:

@@ -261,6 +261,14 @@ class Storage(ABC):
     def snapshot(self) -> AbstractContextManager[None]:
         """Read everything in the block as of one moment, whatever others write meanwhile."""
 
+    @abstractmethod
+    def connection(self) -> AbstractContextManager[Any]:
+        """Lend a connection of the back end's own kind, for a user's reading questions."""
+
+    @abstractmethod
+    def connection_figures(self) -> dict[str, Any]:
+        """Return how many connections there are, and how much callers had to wait for them."""
+
     @property
     @abstractmethod
     def in_transaction(self) -> bool:

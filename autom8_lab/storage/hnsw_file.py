@@ -17,6 +17,7 @@ import numpy as np
 from sqlite_utils import Database
 
 from ..errors import LabError, StorageError
+from ..forking import new_lock
 from ..records import Metric
 from ..vectors.exact import VectorMatrix
 from ..vectors.hnsw import EXPANSIONS, HnswIndex
@@ -79,12 +80,17 @@ class HnswFile:
     def __init__(self, path: Path, *, metric: Metric) -> None:
         self.metric = metric
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._ready: Ready | None = None
         self._looked_for: int | None = None
         self._stopping = threading.Event()
         self._builder: threading.Thread | None = None
         self.problem: str | None = None
+
+    def forget(self) -> None:
+        """Look for the index anew, because the database is another one now."""
+        with self._lock:
+            self._ready = self._looked_for = None
 
     @property
     def building(self) -> bool:

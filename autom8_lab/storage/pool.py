@@ -4,88 +4,47 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
-import tenacity
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
 
-from ..errors import (
-    DamagedLab,
-    LabBusy,
-    LabClosed,
-    LabError,
-    NotALab,
-    ReadOnlyLab,
-    StorageError,
-    StorageFull,
-)
+from .. import forking
+from ..errors import LabBusy, LabClosed, LabForked, LabMoved, ReplacedLabWarning, StorageError
+from ..forking import Forkable, follow_forks
+from ..leaks import place_of_thread
+from .driver import code, is_breaking, is_swallowed_signal, moved, translated
+from .lending import Lending, LendingInside, Reading
+from .opening import FileId, Opener, PooledDatabase, Use, leave_to_parent
+from .readers import Readers, discard
+from .transactions import Savepoint, Transaction, Writing, is_suspended, level_of
+from .waiting import Figures, Gate, Holder, Turn, retry
 
-MEMORY = ":memory:"
 Result = TypeVar("Result")
+NO_FILE = (-1, -1)
+LOOK_SECONDS = 0.05  # who read an instant before the file was replaced would have seen the same
+FORK_PATIENCE_SECONDS = 0.5  # a fork waits for connections that are in use, but not for long
 
 
-@dataclass
-class Transaction:
-    """A write transaction in progress; `journal` holds its operations, for whoever wants to repeat them.
+class Visit:
+    """A turn that is neither a transaction nor a read."""
 
-    `lock` keeps apart the threads that work in one transaction, which share its connection.
-    """
-
-    database: Database
-    owner: ConnectionPool
-    vectors_changed: bool = False
-    suspended: bool = False
-    finished: bool = False
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    journal: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.thread: int | None = threading.get_ident()
 
 
-# Follows the caller, not the thread: a transaction is found again after asyncio.to_thread.
-_transactions: ContextVar[tuple[Transaction, ...]] = ContextVar("autom8_lab_transactions", default=())
-
-
-def _code(error: BaseException) -> int:
-    # The primary result code; the extended one has the detail in its upper bits.
-    return int(getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-
-
-_NO_PLACE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
-
-
-def is_busy(error: BaseException) -> bool:
-    """Whether another connection's lock was in the way, so that trying again can help."""
-    return isinstance(error, LabBusy) or (
-        isinstance(error, sqlite3.Error) and _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-    )
-
-
-def translated(error: Exception, path: str) -> StorageError:
-    """Return our error for the driver's."""
-    kinds: dict[int, tuple[type[StorageError], str]] = {
-        sqlite3.SQLITE_BUSY: (LabBusy, "another writer holds it: try again, or raise deadline_seconds"),
-        sqlite3.SQLITE_LOCKED: (LabBusy, "another writer holds it: try again, or raise deadline_seconds"),
-        sqlite3.SQLITE_READONLY: (ReadOnlyLab, "open it once for writing, where it may be written to"),
-        sqlite3.SQLITE_NOTADB: (NotALab, "give the path of a lab, or of a file that does not exist yet"),
-        sqlite3.SQLITE_CORRUPT: (DamagedLab, "keep the file as it is and restore a backup"),
-        sqlite3.SQLITE_FULL: (StorageFull, "free some space: nothing of this call was kept"),
-        sqlite3.SQLITE_CANTOPEN: (StorageError, "check that the folder exists and may be written to"),
-    }
-    kind, remedy = kinds.get(_code(error), (StorageError, "nothing of this call was kept"))
-    return kind(f"{path}: {error}: {remedy}")
-
-
-class ConnectionPool:
+class ConnectionPool(Forkable):
     """Hands out connections to one database file, or to one private in-memory database.
 
     Readers are pooled and may run beside the writer (WAL). `transaction` gives the only writing connection after
     `BEGIN IMMEDIATE`, retried with exponential backoff and jitter while other processes write. Inside a transaction
     every read of the same caller sees its own writes. `read_only` says why nothing may be written, where that is so.
+
+    The file at the path is compared with the one that was opened, before use (twenty times a second at most) and after
+    every commit: one that is gone means `LabMoved`; another one is taken up, after `on_replaced` has looked at it.
     """
 
     def __init__(
@@ -96,257 +55,338 @@ class ConnectionPool:
         max_readers: int = 8,
         busy_timeout_ms: int = 1_000,
         deadline_seconds: float = 30.0,
+        statement_seconds: float = 600.0,
         pragmas: dict[str, str | int] | None = None,
         prepare: Callable[[sqlite3.Connection], None] | None = None,
+        on_replaced: Callable[[], None] | None = None,
     ) -> None:
         self.path = path
         self.read_only = read_only
-        self.in_memory = path == MEMORY
-        self._place = Path(path).absolute()  # the working directory may change while the lab is open
+        self.opener = Opener(
+            path,
+            read_only=read_only is not None,
+            busy_timeout_ms=busy_timeout_ms,
+            deadline_seconds=deadline_seconds,
+            statement_seconds=statement_seconds,
+            pragmas=pragmas or {},
+            prepare=prepare,
+        )
+        self.in_memory = self.opener.in_memory
+        self.turn = Turn()
+        self.inside = Gate()  # of the turns inside a transaction
         self._deadline_seconds = deadline_seconds
-        self._busy_timeout_ms = busy_timeout_ms
-        self._pragmas = pragmas or {}
-        self._prepare = prepare
-        self._immutable = False
-        self._closed = False
-        self._write_lock = threading.RLock()
-        self._idle: list[Database] = []
-        self._slots = threading.BoundedSemaphore(max_readers)
-        self._guard = threading.Lock()
-        self._writer: Database | None = None
+        self._figures = Figures()
+        self.readers = Readers(
+            lambda: self.open("read"),
+            path=path,
+            limit=max_readers,
+            deadline_seconds=deadline_seconds,
+            figures=self._figures,
+        )
+        self._writer: PooledDatabase | None = None
         self._observing = threading.Lock()
-        self._observer: Database | None = None
-        self._active: Transaction | None = None
+        self._observer: PooledDatabase | None = None
+        self._file: FileId | None = None  # None in memory
+        self._looked = 0.0
+        self._wal: FileId | None = None
+        self._on_replaced = on_replaced
+        self._renewing = threading.RLock()
+        self._renewed_by: int | None = None
+        self._process = forking.process
+        self._fork_visit: Visit | None = None
+        self._fork_observing = False
+        follow_forks(self)
 
-    def _connect(self, *, writing: bool) -> Database:
-        if self.in_memory:
-            connection = sqlite3.connect(MEMORY, check_same_thread=False)
-        else:
-            mode = "rwc" if writing else "ro&immutable=1" if self._immutable else "ro" if self.read_only else "rw"
-            connection = sqlite3.connect(
-                f"{self._place.as_uri()}?mode={mode}",
-                uri=True,
-                timeout=self._busy_timeout_ms / 1000,
-                check_same_thread=False,
-                cached_statements=256,
-            )
-        try:
-            return self._set_up(connection, writing=writing)
-        except BaseException:
-            connection.close()
-            raise
+    # What is lent
 
-    def _set_up(self, connection: sqlite3.Connection, *, writing: bool) -> Database:
-        if self._prepare:
-            self._prepare(connection)
-        database = Database(connection, execute_plugins=False)
-        # An older SQLite takes FTS5 in our own triggers for unsafe, too.
-        trusted = int(sqlite3.sqlite_version_info < (3, 51))
-        for name, value in {"foreign_keys": 1, "trusted_schema": trusted, **self._pragmas}.items():
-            connection.execute(f"PRAGMA {name} = {value}")
-        if not writing and not self.in_memory:
-            connection.execute("PRAGMA query_only = 1")
-        return database
-
-    def _current(self) -> Transaction | None:
-        for item in reversed(_transactions.get()):
-            if item.owner is self and not item.suspended and not item.finished:
-                return item
-        return None
-
-    @contextmanager
-    def reader(self) -> Iterator[Database]:
+    def reader(self) -> Reading:
         """Lend a connection for reading: the transaction's own inside one, else one from the pool."""
-        current = self._current()
-        if current is not None:
-            with current.lock, self._door():
-                yield current.database
-            return
-        if self.in_memory:
-            with self._writer_lock(), self._door():
-                self._refuse_another_task()
-                yield self._open_writer()
-            return
-        if not self._slots.acquire(timeout=self._deadline_seconds):
-            raise LabBusy(
-                f"no reading connection to {self.path} came free in {self._deadline_seconds} s: "
-                "raise max_connections or deadline_seconds"
-            )
-        try:
-            with self._door():
-                database = self.retry(self._take_reader)
-                try:
-                    yield database
-                finally:
-                    self._give_back(database)
-        finally:
-            self._slots.release()
+        return Reading(self)
 
-    def _take_reader(self) -> Database:
-        with self._guard:
-            if self._closed:
-                raise LabClosed
-            if self._idle:
-                return self._idle.pop()
-        try:
-            database = self._connect(writing=False)
-            database.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError as exc:
-            # A WAL database in a folder that may not be written to has no place for its shared-memory file.
-            if not self.read_only or _code(exc) not in _NO_PLACE or self._is_unfinished():
-                raise
-            self._immutable = True
-            database = self._connect(writing=False)
-        return database
+    def lend(self) -> AbstractContextManager[Database]:
+        """Lend a connection for somebody's own SQL, for reading alone: the transaction's inside one, else a new one."""
+        outer = level_of(self)
+        return Lending(self) if outer is None else LendingInside(self, outer)
 
-    def _is_unfinished(self) -> bool:
-        # What stands in these belongs to the database: whoever reads without them reads something else.
-        beside = [Path(f"{self._place}{ending}") for ending in ("-wal", "-journal")]
-        return any(place.exists() and place.stat().st_size > 0 for place in beside)
-
-    def _give_back(self, database: Database) -> None:
-        with self._guard:
-            if not self._closed and not database.conn.in_transaction:
-                self._idle.append(database)
-                return
-        database.close()
-
-    @contextmanager
-    def transaction(self, *, waiting: bool = True) -> Iterator[Transaction]:
+    def transaction(self, *, waiting: bool = True) -> AbstractContextManager[Transaction]:
         """Group writes: all of them land at the end of the block, or none. Nested blocks are savepoints.
 
         With `waiting=False` a writer that is at work, here or in another process, means `LabBusy` at once.
         """
-        current = self._current()
-        if current is not None:
-            with current.lock:
-                mark = len(current.journal)
-                try:
-                    with self._door(), current.database.atomic():
-                        yield current
-                except BaseException:
-                    del current.journal[mark:]
-                    raise
-            return
-        if self.read_only:
-            raise ReadOnlyLab(f"{self.path} {self.read_only}")
-        with self._writer_lock(waiting=waiting), self._door():
-            database = self._open_writer()
-            self._refuse_another_task()
-            outer, transaction = self._active, Transaction(database, self)
-            self._active = transaction
-            token = _transactions.set((*_transactions.get(), transaction))
-            try:
-                self.begin(transaction, waiting=waiting)
-                try:
-                    yield transaction
-                    self.retry(lambda: database.conn.execute("COMMIT"))
-                except BaseException:
-                    database.rollback()
-                    raise
-            finally:
-                transaction.finished = True
-                self._active = outer
-                _transactions.reset(token)
-
-    def begin(self, transaction: Transaction, *, waiting: bool = True) -> None:
-        """Take the database's write lock for this transaction."""
-        execute = transaction.database.conn.execute
-        if waiting:
-            self.retry(lambda: execute("BEGIN IMMEDIATE"))
-            return
-        execute("PRAGMA busy_timeout = 0")
-        try:
-            execute("BEGIN IMMEDIATE")
-        finally:
-            execute(f"PRAGMA busy_timeout = {self._busy_timeout_ms}")
-
-    def retry(self, action: Callable[[], Result]) -> Result:
-        """Repeat an action while the database is busy, until the deadline."""
-        try:
-            return action()  # the usual case, without what a retry costs to set up
-        except sqlite3.Error as exc:
-            if not is_busy(exc):
-                raise
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_busy),
-            wait=tenacity.wait_random_exponential(multiplier=0.005, max=0.5),
-            stop=tenacity.stop_after_delay(self._deadline_seconds),
-            reraise=True,
-        )(action)
+        outer = level_of(self)
+        if outer is not None:
+            return Savepoint(self, outer)
+        return Writing(self, waiting=waiting)
 
     @contextmanager
-    def _writer_lock(self, *, waiting: bool = True) -> Iterator[None]:
-        started = time.monotonic()
-        if not self._write_lock.acquire(timeout=self._deadline_seconds if waiting else 0):
-            waited = time.monotonic() - started
-            raise LabBusy(
-                f"another thread kept the writing connection to {self.path} for {waited:.1f} s: "
-                "end its transaction sooner, or raise deadline_seconds"
-            )
+    def exclusive(self) -> Iterator[PooledDatabase]:
+        """Lend the writing connection outside a transaction, for statements that cannot run inside one."""
+        self.look_at_place()
+        visit = Visit()
+        self.take_turn(self.turn, visit)
+        database = None
         try:
-            yield
+            database = self.writer()
+            yield database
+        except sqlite3.Error as exc:
+            if database is not None and is_breaking(exc):
+                self.drop_writer(database)
+            raise self.ours(exc, database) from exc
         finally:
-            self._write_lock.release()
+            self.turn.give_back(visit)
 
-    def _refuse_another_task(self) -> None:
-        # The lock is a thread's; two tasks of one thread are told apart here.
-        if self._active is not None and not self._active.suspended:
-            raise LabBusy(f"another task of this thread is in a transaction on {self.path}: await it first")
-
-    def _open_writer(self) -> Database:
-        if self._closed:
-            raise LabClosed
-        if self._writer is None:
-            self._writer = self.retry(lambda: self._connect(writing=True))
-        return self._writer
-
-    def stamp(self) -> int | None:
-        """Return a number that is another one after every commit of anyone; None inside a transaction."""
-        if self._current() is not None:
+    def stamp(self) -> Any:
+        """Return a value that is another one after every commit of anyone; None inside a transaction."""
+        if level_of(self) is not None:
             return None
         if self.in_memory:
-            with self._writer_lock(), self._door():
-                return int(self._open_writer().conn.total_changes)
-        with self._observing, self._door():
+            with self.reader() as database:
+                return database.conn.total_changes
+        self.look_at_place()
+        with self._observing:
             # A connection of its own, which writes nothing: data_version leaves out what its connection wrote.
-            if self._closed:
+            if self.readers.closed:
                 raise LabClosed
-            if self._observer is None:
-                self._observer = self._connect(writing=False)
-            return int(self._observer.execute("PRAGMA data_version").fetchone()[0])
-
-    @contextmanager
-    def exclusive(self) -> Iterator[Database]:
-        """Lend the writing connection outside a transaction, for statements that cannot run inside one."""
-        with self._writer_lock(), self._door():
-            yield self._open_writer()
-
-    @contextmanager
-    def _door(self) -> Iterator[None]:
-        try:
-            yield
-        except LabError:
-            raise
-        except sqlite3.Error as exc:
-            raise translated(exc, self.path) from exc
+            try:
+                if self._observer is None:
+                    self._observer = self.open("read")
+                version = self._observer.conn.execute("PRAGMA data_version").fetchone()[0]
+            except sqlite3.Error as exc:
+                raise self.ours(exc, self._observer) from exc
+            return self._observer.file, version
 
     @property
     def current_transaction(self) -> Transaction | None:
         """The transaction that the caller is in, or None."""
-        return self._current()
+        level = level_of(self)
+        return None if level is None else level.transaction
+
+    def figures(self) -> dict[str, Any]:
+        """Return how many connections there are and how much callers had to wait for them."""
+        writing = self._writer is not None
+        return {
+            "connections_open": self.readers.open_count + writing + (self._observer is not None),
+            "connections_in_use": self.readers.used_count + (writing and self.turn.holder is not None),
+            "connection_waits": self._figures.waits,
+            "connection_retries": self._figures.retries,
+            "connection_timeouts": self._figures.timeouts,
+            "connection_wait_ms_p50": self._figures.quantile_ms(0.5),
+            "connection_wait_ms_p99": self._figures.quantile_ms(0.99),
+        }
+
+    # What those who borrow need
+
+    def deadline(self, *, waiting: bool = True) -> float:
+        """Return when to give up, on the monotonic clock."""
+        return time.monotonic() + (self._deadline_seconds if waiting else 0)
+
+    def take_turn(self, turn: Turn, holder: Holder, *, until: float | None = None) -> bool:
+        """Wait for a turn; False where the caller has it already, in a transaction that let the database go."""
+        if turn.take(holder, until=0):
+            return True
+        if is_suspended(self):
+            return False
+        if turn.is_of_this_thread:
+            raise LabBusy(f"another task of this thread is in a transaction on {self.path}: await it first")
+        started, other = time.monotonic(), getattr(turn.holder, "thread", None)
+        got = turn.take(holder, until=self.deadline() if until is None else until)
+        self._figures.waited(started, in_vain=not got)
+        if not got:
+            raise LabBusy(
+                f"another thread{place_of_thread(other)} kept the writing connection to {self.path} for "
+                f"{time.monotonic() - started:.1f} s: end its transaction sooner, or raise deadline_seconds"
+            )
+        return True
+
+    def begin(self, transaction: Transaction, *, waiting: bool = True, until: float | None = None) -> None:
+        """Take the database's write lock for this transaction."""
+        database = transaction.database
+        execute = database.conn.execute
+        if waiting:
+            self.retry(lambda: execute("BEGIN IMMEDIATE"), until=until)
+        else:
+            execute("PRAGMA busy_timeout = 0")
+            try:
+                execute("BEGIN IMMEDIATE")
+            finally:
+                execute(f"PRAGMA busy_timeout = {self.opener.write_timeout_ms}")
+        database.guard.renew()
+        if database.wal is None and not self.in_memory:
+            self._wal = database.wal = self.opener.present_wal()
+
+    def retry(self, action: Callable[[], Result], *, until: float | None = None) -> Result:
+        """Repeat an action while the database is busy, until the deadline."""
+        return retry(
+            action,
+            until=self.deadline() if until is None else until,
+            patience_seconds=self.opener.write_timeout_ms / 1000,
+            figures=self._figures,
+        )
+
+    def ours(self, error: sqlite3.Error, database: PooledDatabase | None = None) -> BaseException:
+        """Return our error for the driver's; for an interruption, what interrupted."""
+        if database is not None and code(error) == sqlite3.SQLITE_INTERRUPT:
+            return database.guard.reason(self.path) or translated(error, self.path)
+        if is_swallowed_signal(error):
+            return KeyboardInterrupt()
+        return translated(error, self.path)
+
+    def open(self, use: Use) -> PooledDatabase:
+        """Open a connection to the file that the pool is about."""
+        try:
+            database = self.retry(lambda: self.opener.open(use))
+        except sqlite3.Error as exc:
+            raise self.ours(exc) from exc
+        if self._file is None:
+            self._file = database.file
+        elif database.file != self._file and self._renewed_by != threading.get_ident():
+            database.close()
+            raise moved(self.path, what="the file was replaced")
+        self._wal = database.wal or self._wal
+        return database
+
+    def writer(self) -> PooledDatabase:
+        """Return the writing connection to whoever has the turn."""
+        if self.readers.closed:
+            raise LabClosed
+        if self._process != forking.process:
+            raise LabForked(f"{self.path} is in the memory of the process that opened it: open a lab in this one")
+        if self._writer is None:
+            self._writer = self.open("write")
+        if self._writer.conn.in_transaction:
+            self._writer.rollback()  # left by somebody who was interrupted before he could
+        return self._writer
+
+    def drop_writer(self, database: PooledDatabase) -> None:
+        """Close a writing connection that must not be used again; what is in memory has no other place."""
+        if not self.in_memory:
+            if self._writer is database:
+                self._writer = None
+            discard(database)
+
+    # The file at the path
+
+    def look_at_place(self) -> None:
+        """Make sure that the file at the path is the one that is open; take up another one. Raises `LabMoved`."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS or self._file is None:
+            return
+        if self.opener.present_file() != self._file and self._renewed_by != threading.get_ident():
+            self._take_up_new_file()
+        self._looked = now
+
+    def _take_up_new_file(self) -> None:
+        with self._renewing:
+            present = self.opener.present_file()
+            if present == self._file:
+                return  # another thread did it
+            aside = self.opener.set_wal_aside(self._wal, read_only=self.read_only is not None)
+            kept = "" if aside is None else f"; commits that were only in its WAL are now in {aside}"
+            warnings.warn(
+                f"{self.path} was replaced by another file, with which the lab goes on{kept}",
+                ReplacedLabWarning,
+                stacklevel=5,
+            )
+            self._renewed_by = threading.get_ident()
+            try:
+                self._renew()
+                if self._on_replaced is not None:
+                    self._on_replaced()
+                self._file = present
+            except BaseException:
+                self._renew()
+                self._file = NO_FILE  # the next caller looks at it again
+                raise
+            finally:
+                self._renewed_by = None
+
+    def _renew(self) -> None:
+        self.readers.renew()
+        with self._observing:
+            if self._observer is not None:
+                discard(self._observer)
+            self._observer = None
+        # Somebody may be using the writer: whoever ends a transaction on another one than this closes it.
+        self._writer, writer = None, self._writer
+        if writer is not None and self.turn.holder is None:
+            discard(writer)
+
+    def done_with(self, database: PooledDatabase) -> None:
+        """Close a writing connection whose place another one took while it was in use."""
+        if database is not self._writer:
+            discard(database)
+
+    def verify(self, database: PooledDatabase) -> None:
+        """Make sure that what was committed just now is where the path leads. Raises `LabMoved`, `StorageError`."""
+        if self.in_memory:
+            return
+        try:
+            there = self.opener.present_file() == database.file
+        except LabMoved:
+            there = False
+        if not there:
+            raise LabMoved(
+                f"{self.path}: the file was deleted or replaced during this transaction, which is lost with it: repeat it"
+            )
+        if database.wal is None or (wal := self.opener.present_wal()) == database.wal:
+            return
+        # Somebody deleted the WAL under us: while it is open, its commits can still go into the file.
+        checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)"
+        if wal is None and not database.conn.execute(checkpoint).fetchone()[0]:
+            self._renew()
+            self.drop_writer(database)
+            return
+        raise StorageError(
+            f"{self.opener.wal_path} was deleted or replaced while the lab was open, and this transaction may be lost: "
+            "close every program that uses the lab, and repeat it"
+        )
 
     def close(self) -> None:
         """Close every connection; the last one checkpoints the WAL. Closing twice is fine."""
-        with self._writer_lock():
-            with self._guard:
-                self._closed = True
-                idle, self._idle = self._idle, []
+        visit = Visit()
+        self.take_turn(self.turn, visit)
+        try:
+            self.readers.renew(closed=True)
             with self._observing:
-                idle += [self._observer] if self._observer is not None else []
-                self._observer = None
-            for database in idle:
-                database.close()
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+                for database in (self._observer, self._writer):
+                    if database is not None:
+                        discard(database)
+                self._observer = self._writer = None
+        finally:
+            self.turn.give_back(visit)
+
+    # Forks
+
+    def before_fork(self) -> None:
+        """See `Forkable`: close what is open, because SQLite in the child would take the parent's locks for its own."""
+        until = time.monotonic() + FORK_PATIENCE_SECONDS
+        self._fork_visit = visit = Visit()
+        rested = self.readers.rest(until=until)
+        has_turn = self.turn.take(visit, until=until)
+        self._fork_observing = self._observing.acquire(timeout=FORK_PATIENCE_SECONDS)
+        if rested and has_turn and self._fork_observing and not self.in_memory:
+            for database in (self._observer, self._writer):
+                if database is not None:
+                    database.close()
+            self._observer = self._writer = None
+
+    def after_fork_in_parent(self) -> None:
+        """See `Forkable`."""
+        if self._fork_observing:
+            self._observing.release()
+        if self._fork_visit is not None:
+            self.turn.give_back(self._fork_visit)
+        self.readers.go_on()
+
+    def after_fork_in_child(self) -> None:
+        """See `Forkable`: open connections of one's own, or none at all if the parent's are still here."""
+        for database in (self._observer, self._writer):
+            if database is not None:
+                leave_to_parent(database)
+        if not self.in_memory:
+            self._observer = self._writer = None
+            self._process = forking.process
+        self.readers.begin_anew()
+        self.turn, self.inside = Turn(), Gate()
+        self._observing, self._renewing = threading.Lock(), threading.RLock()
+        self._renewed_by = None

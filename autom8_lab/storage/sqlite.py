@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +14,17 @@ from sqlite_utils.utils import sqlite3
 from ..errors import (
     ConfigurationError,
     InvalidValue,
-    LabNotFound,
     NewerSchema,
     NotALab,
     ReadOnlyLab,
-    StorageError,
     did_you_mean,
 )
 from . import checksums, migrations
 from .base import Row, Unit, Where
 from .migrations import APPLICATION_ID
-from .pool import MEMORY, ConnectionPool, Transaction
+from .opening import MEMORY
+from .places import look_at, why_read_only
+from .pool import ConnectionPool
 from .sql import ILLEGIBLE, decoder_of, encoded, order_clause, refuse_illegible, where_clause
 from .sqlite_care import SQLiteCare
 from .sqlite_columns import stored_rows
@@ -33,6 +32,7 @@ from .sqlite_search import CONTEXTS, SQLiteSearch
 from .sqlite_text import TextIndex
 from .sqlite_vec import load_extension
 from .sqlite_vectors import SQLiteVectors
+from .transactions import Transaction
 
 if TYPE_CHECKING:
     from ..config import LabConfig
@@ -43,6 +43,7 @@ class _SQLiteUnit(Unit):
         self._transaction = transaction
 
     def undo(self) -> None:
+        self._transaction.refuse_if_lost()
         self._transaction.database.rollback()
         self._transaction.suspended = True
 
@@ -65,8 +66,8 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
         self._columns_of: dict[str, dict[str, Any]] = {}
         self._seals = checksums.Seals()
         self._text = TextIndex(self.remember)
-        _look_at(self.path, read_only=config.read_only)
-        refusal = _why_read_only(self.path, asked=config.read_only)
+        look_at(self.path, read_only=config.read_only)
+        refusal = why_read_only(self.path, asked=config.read_only)
         self.read_only = refusal is not None
         self._vectors = SQLiteVectors(
             metric=config.metric,
@@ -82,8 +83,10 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
             max_readers=config.max_connections,
             busy_timeout_ms=config.busy_timeout_ms,
             deadline_seconds=config.deadline_seconds,
+            statement_seconds=config.statement_seconds,
             pragmas={"cache_size": config.cache_size, "synchronous": config.synchronous},
             prepare=self._prepare,
+            on_replaced=self._begin_anew,
         )
         try:
             self._open(migrate=migrate)
@@ -96,6 +99,13 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
     def _prepare(self, connection: sqlite3.Connection) -> None:
         self._vectors.vec.missing = load_extension(connection)
         checksums.register(connection)
+
+    def _begin_anew(self) -> None:
+        self._columns_of.clear()
+        self._seals.clear()
+        self._vectors.forget()
+        self._text.forget()
+        self._open(migrate=True)
 
     def _open(self, *, migrate: bool) -> None:
         if not self.read_only and (self._pool.in_memory or Path(self.path).stat().st_size == 0):
@@ -150,6 +160,7 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
         with self._pool.transaction(waiting=waiting) as transaction:
             yield transaction
             if not nested and transaction.vectors_changed:
+                transaction.database.guard.renew()
                 self._vectors.vec.sync(transaction.database, create=False)
 
     def insert(self, table: str, rows: Iterable[Mapping[str, Any]], *, ignore_existing: bool = False) -> int:
@@ -277,6 +288,14 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
         with self._transaction(waiting=waiting) as transaction:
             yield _SQLiteUnit(transaction)
 
+    def connection(self) -> AbstractContextManager[Database]:
+        """See `Storage.connection`."""
+        return self._pool.lend()
+
+    def connection_figures(self) -> dict[str, Any]:
+        """See `Storage.connection_figures`."""
+        return self._pool.figures()
+
     @property
     def in_transaction(self) -> bool:
         """See `Storage.in_transaction`."""
@@ -333,33 +352,3 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
         """See `Storage.close`."""
         self._vectors.close()
         self._pool.close()
-
-
-def _why_read_only(path: str, *, asked: bool) -> str | None:
-    if asked:
-        return "is open read-only: open it without read_only=True to write"
-    # SQLite needs the folder too, for the files that it keeps beside the database.
-    if path != MEMORY and not all(os.access(place, os.W_OK) for place in (path, Path(path).absolute().parent)):
-        return "and its folder give no permission to write: change their mode, or copy the file elsewhere"
-    return None
-
-
-def _look_at(path: str, *, read_only: bool) -> None:
-    """Make sure that a file is at the path, and refuse paths where none can be."""
-    if path == MEMORY:
-        return
-    place = Path(path)
-    if place.is_dir():
-        raise StorageError(f"{path} is a folder: give the path of a file in it, such as {place / 'autom8.db'}")
-    if not place.exists():
-        if read_only:
-            raise LabNotFound(f"no lab at {path} to open read-only: create one with al.open({path!r})")
-        if not place.absolute().parent.is_dir():
-            raise StorageError(f"no folder {place.absolute().parent}: create it first, then open {path!r}")
-        # Created here, because SQLite would make it readable by everyone.
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-        return
-    with place.open("rb") as file:
-        header = file.read(16)
-    if header and not header.startswith(b"SQLite format 3\0"):
-        raise NotALab(f"{path} is not an SQLite file: give another path; the file was not touched")

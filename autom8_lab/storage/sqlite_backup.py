@@ -9,9 +9,10 @@ from pathlib import Path
 from sqlite_utils.utils import sqlite3
 
 from ..errors import DamagedLab, StorageError
+from .driver import translated
 from .migrations import APPLICATION_ID
 from .pages import MAGIC
-from .pool import ConnectionPool, translated
+from .pool import ConnectionPool
 from .sqlite_check import Progress, check_file
 
 PAGES_AT_ONCE = 2_000

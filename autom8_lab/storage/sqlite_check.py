@@ -17,6 +17,7 @@ from ..errors import LabBusy, ReadOnlyLab, StorageError
 from ..records import Finding
 from . import checksums, cross_checks, migrations, row_rules
 from .checksums import COLUMN, plain_tables, seal_of
+from .lending import FOR_EVER_SECONDS
 from .migrations import APPLICATION_ID
 from .pool import ConnectionPool
 from .row_rules import Rule
@@ -75,6 +76,7 @@ class Check:
     @contextmanager
     def _snapshot(self) -> Iterator[Database]:
         with self._pool.reader() as database:
+            database.guard.renew(FOR_EVER_SECONDS)
             row_rules.register(database.conn)
             outer = database.conn.in_transaction
             if not outer:

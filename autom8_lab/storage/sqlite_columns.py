@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from sqlite_utils.utils import sqlite3
 
     from .base import Columnar
-    from .pool import ConnectionPool, Transaction
+    from .pool import ConnectionPool
+    from .transactions import Transaction
 
 # Rows per fetch: few enough to be freed before Python's garbage collector looks at them.
 FETCH_ROWS = 512

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import shutil
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
 
 from ..records import Report
+from .driver import code
+from .opening import PooledDatabase
 from .pool import ConnectionPool
 from .sql import decoded
 from .sqlite_chunks import current_position
@@ -98,18 +98,18 @@ def _lines(eye: _Eye, vectors: SQLiteVectors) -> dict[str, Line]:
 
 
 @contextmanager
-def limited(database: Database, seconds: float) -> Iterator[list[Any]]:
+def limited(database: PooledDatabase, seconds: float) -> Iterator[list[Any]]:
     """Break off what runs in the block after so many seconds; the list that it fills is then empty."""
-    until, found = time.monotonic() + seconds, list[Any]()
-    database.conn.set_progress_handler(lambda: time.monotonic() > until, 1_000)
+    found = list[Any]()
+    database.guard.renew(seconds)
     try:
         yield found
     except sqlite3.OperationalError as exc:
-        if exc.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+        if code(exc) != sqlite3.SQLITE_INTERRUPT or not database.guard.overran():
             raise
         found.clear()
     finally:
-        database.conn.set_progress_handler(None, 0)
+        database.guard.renew()
 
 
 def has_wal_reset_bug(version: tuple[int, ...]) -> bool:

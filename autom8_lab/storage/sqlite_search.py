@@ -15,12 +15,13 @@ from ..records import Chunk, Condition, Nearest, Neighbour, TextMatch
 from .base import Row, Storage, Where
 from .checksums import Seals
 from .hnsw_file import FACTS
-from .pool import ConnectionPool, Transaction
+from .pool import ConnectionPool
 from .sql import encoded
 from .sqlite_chunks import current_position
 from .sqlite_names import ContextNames
 from .sqlite_text import TextIndex, passages
 from .sqlite_vectors import SQLiteVectors
+from .transactions import Transaction
 
 if TYPE_CHECKING:
     from ..vectors.similarity import Array32

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
 
+from ..forking import new_lock
 from ..records import TextMatch
 from .base import Where
 from .sql import ContextFilter, context_filter
@@ -86,7 +86,12 @@ class TextIndex:
     def __init__(self, remember: Remember) -> None:
         self._remember = remember
         self._snapshot = _Snapshot(Table(-1, -1, 0, 0.0))
-        self._lock = threading.Lock()
+        self._lock = new_lock()
+
+    def forget(self) -> None:
+        """Drop what is in memory, because the file is another one now."""
+        with self._lock:
+            self._snapshot = _Snapshot(Table(-1, -1, 0, 0.0))
 
     def match(
         self,

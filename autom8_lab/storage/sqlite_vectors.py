@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sqlite_utils import Database
 
+from ..forking import new_lock
 from ..records import Chunk, Metric, Nearest, Neighbour, VectorEngine
 from ..vectors.exact import SPARE, VectorMatrix
 from ..vectors.similarity import Array32, Array64, checked, similarity
@@ -70,8 +70,15 @@ class SQLiteVectors:
         self._remember = remember
         self._matrix: VectorMatrix | None = None
         self._matrix_position = Position(0, 0, 0)
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._searches = 0
+
+    def forget(self) -> None:
+        """Drop what is in memory, because the file is another one now."""
+        with self._lock:
+            self._matrix, self._matrix_position = None, Position(0, 0, 0)
+        if self.hnsw is not None:
+            self.hnsw.forget()
 
     # Choosing
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from ..applied import TABLE as SETTINGS
 from ..applied import AppliedSettings
 from ..entries import share_value
 from ..errors import InvalidValue, ModelUnavailable, NotFound
+from ..forking import new_lock
 from ..indexing import Index, encode_in_batches
 from ..ledger import Ledger
 from ..recommendation import Recommendation
@@ -59,7 +59,7 @@ class Routing:
         self._applied = applied
         self._clock = clock
         self._random = random.Random()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._routers: dict[Any, Router] = {}
         self._in_force: tuple[int, Router] | None = None
 

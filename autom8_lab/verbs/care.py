@@ -18,7 +18,12 @@ class CareVerbs(Parts):
     """Look after the file."""
 
     def stats(self) -> Report:
-        """Return how much the lab holds, which model and engine answer, and the size of the file."""
+        """Return how much the lab holds, which model and engine answer, the size of the file, and its connections.
+
+        `connection_waits` counts the calls that had to wait for a connection or a lock, `…_wait_ms_p50` and `…_p99`
+        tell how long (the last 4,096 of them), `connection_timeouts` how often in vain, `connection_retries` the tries
+        after the first one.
+        """
         self._access.flush()
         health = self._storage.health(["path", "vector_engine", "file_bytes"])
         active = self._index.active_set()
@@ -40,6 +45,7 @@ class CareVerbs(Parts):
             embedding_model=active.model_id if active else None,
             vector_engine=health["vector_engine"],
             file_bytes=health["file_bytes"],
+            **self._storage.connection_figures(),
         )
 
     def health(self) -> Report:
