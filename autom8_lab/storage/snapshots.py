@@ -8,10 +8,26 @@ from typing import TYPE_CHECKING
 
 from sqlite_utils.utils import sqlite3
 
-from .pool import Transaction, _transactions
+from .transactions import Block, Level, Transaction
 
 if TYPE_CHECKING:
     from .pool import ConnectionPool
+
+
+class _Moment(Block):
+    """A transaction that only reads: whoever asks inside it is given its connection."""
+
+    __slots__ = ("_transaction",)
+
+    def __init__(self, pool: ConnectionPool, transaction: Transaction) -> None:
+        super().__init__(pool)
+        self._transaction = transaction
+
+    def __enter__(self) -> Transaction:
+        return self._enter(Level(self._transaction, depth=0))
+
+    def _end(self, level: Level, error: BaseException | None) -> None:
+        level.transaction.finished = True
 
 
 @contextmanager
@@ -21,14 +37,11 @@ def snapshot(pool: ConnectionPool) -> Iterator[None]:
         yield
         return
     with pool.reader() as database:
-        reading = Transaction(database, pool)
         database.conn.execute("BEGIN")
         database.conn.execute("SELECT 1 FROM sqlite_master").fetchone()
-        token = _transactions.set((*_transactions.get(), reading))
         try:
-            yield
+            with _Moment(pool, Transaction(database, pool)):
+                yield
         finally:
-            reading.finished = True
-            _transactions.reset(token)
             with suppress(sqlite3.Error):
                 database.conn.execute("ROLLBACK")

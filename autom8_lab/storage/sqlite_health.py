@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
 
 from ..records import Report
