@@ -140,6 +140,8 @@ class ConnectionPool(Forkable):
         if level_of(self) is not None:
             return None
         if self.in_memory:
+            if self._writer is not None:  # counted without a turn: who asks may be reading, and then has it
+                return self._writer.conn.total_changes
             with self.reader() as database:
                 return database.conn.total_changes
         self.look_at_place()
