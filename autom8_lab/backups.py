@@ -30,10 +30,10 @@ def backup(
     from .storage.sqlite_backup import synchronize
 
     started = time.perf_counter()
+    kept = positive_integer(KEEP if keep is None else keep, "keep", at_most=1_000_000)
     folder, target = _destination(storage, path)
     if target is not None and keep is not None:
         raise InvalidValue(f"keep={keep!r} is about a folder of backups, but {target} is a file: leave keep out")
-    kept = positive_integer(KEEP if keep is None else keep, "keep", at_most=1_000_000)
     with tempfile.TemporaryDirectory(prefix=".backup-", dir=folder) as workplace:
         copy = Path(workplace) / "copy.db"
         with Bar(progress, unit="steps") as bar:

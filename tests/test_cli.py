@@ -155,6 +155,7 @@ def test_a_shell_completes_commands_and_options() -> None:
         (["usage", "--since", "soon"], "since='soon'"),
         (["import", "codx"], "no source 'codx'; did you mean 'codex'?"),
         (["import", "rows"], "rows needs a PATH"),
+        (["import", "billing", "bill.csv"], "billing needs --provider"),
         (["import", "codex", "x", "--mapping", "a=b"], "codex has no use for --mapping"),
         (["import", "rows", "x", "--mapping", "a"], "--mapping a: give FIELD=COLUMN"),
         (["import", "rows", "none.csv"], "no file at none.csv"),
@@ -165,6 +166,14 @@ def test_a_shell_completes_commands_and_options() -> None:
         (["config", "show", "--preset", "prod"], "'prod' is not one of"),
         (["cleanup", "--older-than", "long"], "older_than='long'"),
         (["decisions", "--limit", "0"], "limit=0"),
+        (["check", "--db", "none.db"], "no lab at none.db"),
+        (["backup"], "Missing argument 'PATH'"),
+        (["backup", "backups/", "--keep", "0"], "keep=0"),
+        (["repair", "autom8.db"], "autom8.db"),
+        (["repair", "new.db", "--db", "none.db"], "no lab at none.db"),
+        (["test", "--only", "vector"], "no group of checks 'vector'; did you mean 'vectors'?"),
+        (["bench", "--part", "raed"], "raed"),
+        (["bench", "--size", "huge"], "'huge' is not one of"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -422,6 +431,46 @@ def test_health_of_a_damaged_file_is_exit_code_1(ledger: Path) -> None:
     result = run("health")
     assert result.exit_code == 1, result.output
     assert "malformed" in result.output or "quick_check" in result.output
+
+
+def test_a_backup_is_made_and_rotated(ledger: Path) -> None:
+    assert answer("backup", "copy.db")["verified"] is True
+    for _ in range(3):
+        report = answer("backup", "backups/", "--keep", "2")
+    assert len(list(Path("backups").iterdir())) == 2
+    assert Path(report["path"]).parent == Path("backups")
+    assert run("backup", "copy.db", "--keep", "2").exit_code == 2
+    assert answer("check", "--db", "copy.db") == []
+
+
+def test_a_damaged_lab_is_repaired_into_a_new_one(ledger: Path) -> None:
+    assert answer("repair", "whole.db")["lost"] == 0
+    content = bytearray(ledger.read_bytes())
+    place = content.index(b"gpt-4.1")
+    content[place : place + 7] = b"gpt-4.9"
+    ledger.write_bytes(content)
+    result = run("repair", "rescued.db", "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert report["doubtful"] == 1
+    assert {row["table"]: row["saved"] for row in report["tables"]}["usage_ledger"] >= 178
+    with al.open("rescued.db", embedding_model="hash-64") as lab:
+        assert lab.check().empty
+    result = run("repair", "rescued.db")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert run("repair", "other.db", "--db", "whole.db").stdout.count("\n") > 15
+
+
+def test_a_file_that_cannot_be_opened_can_be_checked(tmp_path: Path) -> None:
+    (tmp_path / "autom8.db").write_bytes(b"SQLite format 3\0" + b"\1" * 5_000)
+    result = run("check", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)
+
+
+def test_the_benchmark_prints_its_figures() -> None:
+    rows = answer("bench", "--part", "read", "--encoder", "hash")
+    assert "get_context" in {row["what"] for row in rows}
 
 
 # Terminal and pipe

@@ -80,7 +80,7 @@ def test_that_nothing_answers_is_kept_too(shop: Lab) -> None:
 
 def test_judgments_from_elsewhere_are_kept_with_their_queries(shop: Lab) -> None:
     queries = pd.read_json(FIXTURES / "queries.jsonl", lines=True)
-    shop.judge(FIXTURES / "judgments.tsv", queries=queries)
+    shop.judge(str(FIXTURES / "judgments.tsv"), queries=queries)
     assert len(shop.judgments_df()) == 123
     given = shop.evaluate_search(queries, judgments=FIXTURES / "judgments.tsv")
     kept = shop.evaluate_search()

@@ -56,7 +56,7 @@ def test_queries_without_judgments_are_left_out_and_said_to_be() -> None:
         "7 queries without judgments are left out",
         "1 queries have nothing relevant and count with 0",
     )
-    with pytest.raises(al.InvalidValue, match="none of the queries has judgments"):
+    with pytest.raises(al.InvalidValue, match="none of the queries has a graded context"):
         evaluate({"a": run(20)}, QUERIES, {"other": {"x": 1}})
 
 

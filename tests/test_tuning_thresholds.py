@@ -13,7 +13,7 @@ import autom8_lab as al
 from autom8_lab.lab import Lab
 from autom8_lab.recommendation import Binding, Recommendation
 from autom8_lab.tuning.labels import Labels, read_labels
-from autom8_lab.tuning.thresholds import SLICE_COLUMNS, Goal, goal_of, tune
+from autom8_lab.tuning.thresholds import SLICE_COLUMNS, Goal, best_threshold_choice, goal_of, tune
 from autom8_lab.tuning.verdicts import best_of
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -88,9 +88,7 @@ def test_without_a_real_difference_at_most_5_percent_recommend(noise: bool) -> N
 
 
 def advise_quickly(labels: Labels, *, in_force: float) -> str:
-    from autom8_lab.tuning.thresholds import _best
-
-    return _best(labels, goal(false_hit_cost=1, miss_cost=1), in_force).verdict
+    return best_threshold_choice(labels, goal(false_hit_cost=1, miss_cost=1), in_force).verdict
 
 
 @pytest.mark.parametrize(

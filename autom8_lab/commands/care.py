@@ -1,15 +1,17 @@
-"""Commands that look after the file: health, check."""
+"""Commands that look after the file: health, check, backup, repair."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
-from .options import lab_options, output_options
+from .options import config_options, lab_options, output_options
 from .output import Output
 
 if TYPE_CHECKING:
+    from ..config import LabConfig
     from ..lab import Lab
 
 
@@ -33,16 +35,62 @@ def health_command(lab: Lab, output: Output) -> None:
 
 
 @click.command("check")
-@lab_options
+@config_options
 @output_options
-def check_command(lab: Lab, output: Output) -> None:
+def check_command(configured: Callable[[], LabConfig], output: Output) -> None:
     """Look at everything in the file, row by row.
 
-    Prints what is wrong and what to do about it, and changes nothing. Exit code 1 where something is damaged or lost.
+    Prints what is wrong and what to do about it, and changes nothing; the file need not be one that can be opened.
+    Exit code 1 where something is damaged or lost.
 
     Example: autom8-lab check --db autom8.db
     """
-    findings = lab.check()
+    from ..care import check_file
+
+    findings = check_file(configured().db_path, progress=output.progress)
     output.frame(findings, empty="nothing is wrong")
     if (findings["severity"] == "error").any():
+        raise SystemExit(1)
+
+
+@click.command("backup")
+@click.argument("path")
+@click.option("--keep", type=int, metavar="N", help="In a folder: the newest so many stay.  [default: 7]")
+@lab_options
+@output_options
+def backup_command(lab: Lab, path: str, keep: int | None, output: Output) -> None:
+    """Copy the lab while others read and write it.
+
+    PATH is a file, whose older backup is replaced, or a folder, which gets a file named by the time. A copy that is
+    not sound does not count: exit code 1.
+
+    Example: autom8-lab backup backups/ --keep 14 --db autom8.db
+    """
+    output.record(lab.backup(path, keep=keep, progress=output.progress))
+
+
+@click.command("repair")
+@click.argument("to")
+@config_options
+@output_options
+def repair_command(to: str, configured: Callable[[], LabConfig], output: Output) -> None:
+    """Save what a damaged lab still holds into a new one.
+
+    The damaged file is only read; TO is the new lab's file. Rows that cannot be proven go beside it as JSON lines. Exit
+    code 1 where something is lost or doubtful.
+
+    Example: autom8-lab repair rescued.db --db damaged.db
+    """
+    from ..lab import repair
+
+    report = repair(configured().db_path, to=to, progress=output.progress)
+    tables = report.pop("tables")
+    if output.form == "json":
+        output.record({**report, "tables": tables.to_dict("records")})
+    else:
+        output.record(report)
+    if output.form == "table":
+        click.echo()
+        output.frame(tables)
+    if report["lost"] or report["doubtful"]:
         raise SystemExit(1)

@@ -28,11 +28,12 @@ VERB = "import_"
     "--mapping",
     multiple=True,
     metavar="FIELD=COLUMN",
-    help="rows: which column a field is in, or 'guess'; may be repeated.",
+    help="rows, billing: which column a field is in, or 'guess'; may be repeated.",
 )
-@click.option("--timezone", help="rows: the zone of times that name none.")
+@click.option("--timezone", help="rows, billing: the zone of times that name none.")
 @click.option("--collection", help="llm-embeddings: only this collection.")
 @click.option("--provider", help="billing: whose bill it is.")
+@click.option("--currency", help="billing: what the bill is in, where it does not say so.")
 @config_options
 @output_options
 def import_command(
@@ -84,4 +85,7 @@ def _verb(source: str, path: str | None, given: dict[str, Any]) -> str:
     for name in given.keys() - {parameter.name for parameter in rest}:
         option = "again" if name == "resume" else name.replace("_", "-")
         raise click.UsageError(f"{source} has no use for --{option}")
+    for parameter in rest:
+        if parameter.default is inspect.Parameter.empty and parameter.name not in given:
+            raise click.UsageError(f"{source} needs --{parameter.name.replace('_', '-')}")
     return sources[source]

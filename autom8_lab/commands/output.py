@@ -29,6 +29,11 @@ class Output:
 
     form: str
 
+    @property
+    def progress(self) -> bool:
+        """Whether long work shows a bar: on a terminal, beside a table."""
+        return self.form == "table" and sys.stderr.isatty()
+
     def frame(self, frame: pd.DataFrame, *, columns: Sequence[str] | None = None, empty: str = "no rows") -> None:
         """Print a frame; a table shows only `columns`, as wide as the terminal, or in a pipe as it needs to be."""
         if self.form == "json":

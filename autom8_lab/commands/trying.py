@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from .options import output_options
@@ -28,8 +26,7 @@ def test_command(db: str | None, only: tuple[str, ...], folder: str | None, outp
     """
     from ..diagnostics.running import run_database_tests
 
-    shown = output.form == "table" and sys.stderr.isatty()
-    report = run_database_tests(db, only=only or None, folder=folder, progress=shown)
+    report = run_database_tests(db, only=only or None, folder=folder, progress=output.progress)
     if output.form == "json":
         output.record({**report, "checks": report.checks_df().to_dict("records")})
     else:
@@ -63,8 +60,7 @@ def bench_command(
     """
     from ..diagnostics.benchmark import benchmark
 
-    shown = output.form == "table" and sys.stderr.isatty()
-    figures = benchmark(size, parts=part or None, seed=seed, encoder=encoder, folder=folder, progress=shown)
+    figures = benchmark(size, parts=part or None, seed=seed, encoder=encoder, folder=folder, progress=output.progress)
     output.frame(figures, columns=FIGURES)
 
 

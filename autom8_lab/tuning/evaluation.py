@@ -94,7 +94,7 @@ def evaluate(
 
     judged = [query_id for query_id in queries if judgments.get(query_id)]
     if not judged:
-        raise InvalidValue("none of the queries has judgments: both need the same query_ids")
+        raise InvalidValue("none of the queries has a graded context: queries and judgments need the same query_ids")
     hopeless = sum(max(judgments[name].values()) <= 0 for name in judged)
     notes = [
         *notes,

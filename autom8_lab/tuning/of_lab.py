@@ -176,7 +176,7 @@ class Tuning:
         self, query: Any, *, grades: Any, queries: Any, methods: Any, k: int, seed: int, query_id: str | None
     ) -> pd.DataFrame:
         """See `Lab.judge`."""
-        if isinstance(query, str):
+        if isinstance(query, str) and queries is None:  # with queries it is the path of a file of judgments
             if grades is None:
                 return self.pool(query, methods=methods, k=k, seed=seed, query_id=query_id)
             name = self._judgments.query_id(query, query_id)

@@ -117,7 +117,7 @@ def recommend(
     distinct = np.array([by_text(texts, row) for row in values])
     n = distinct.shape[1]
     place, gain = best_of(distinct - distinct[0], confidence=confidence, seed=seed)
-    held_out = _cross_validated(distinct, seed) if n >= FEWEST_QUERIES else None
+    held_out = cross_validated(distinct, seed) if n >= FEWEST_QUERIES else None
     table = _table(settings, distinct)
     chosen = {} if not place else dict(settings[place])
     verdict, because = _verdict(place, gain, held_out, n, goal)
@@ -155,7 +155,7 @@ def _verdict(place: int | None, gain: Difference, held_out: float | None, n: int
     return "cannot tell yet", f"{found}" + (f"; about {more:,} more judged queries would tell." if more else ".")
 
 
-def _cross_validated(values: Floats, seed: int) -> float:
+def cross_validated(values: Floats, seed: int) -> float:
     """Return the mean gain over the first row of what the other folds' queries choose."""
     import numpy as np
 

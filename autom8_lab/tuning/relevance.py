@@ -17,7 +17,7 @@ from ..records import Ranking
 from .calibration import FOLDS, expected_calibration_error, folds_of, logistic, reliability
 from .candidates import Candidates
 from .evaluation import by_text
-from .ranking import FEWEST_QUERIES, plain
+from .ranking import FEWEST_QUERIES, cross_validated, plain
 from .verdicts import Difference, best_of, more_needed
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def recommend_cutoff(
     """Recommend from which probability on results are shown, against showing the first k of every query.
 
     The measure is F1 of what is shown, per query: 1 for nothing where nothing is relevant. All probabilities are out of
-    fold by query; the interval holds for all cutoffs at once. Tables: "cutoffs", "reliability".
+    fold by query, and so is the gain, the cutoff chosen on the other queries; the interval holds for all cutoffs at once. Tables: "cutoffs", "reliability".
     """
     import numpy as np
 
@@ -124,12 +124,13 @@ def recommend_cutoff(
     distinct = np.array([by_text(texts, row) for row in each])
     place, gain = best_of(distinct - distinct[0], confidence=confidence, seed=seed)
     table = _cutoff_table(cutoffs, predicted, results, each)
-    verdict, because = _verdict(table, place, gain)
+    held_out = cross_validated(distinct, seed)
+    verdict, because = _verdict(table, place, gain, held_out)
     chosen = {**fit(results.features, results.right), "cutoff": float(cutoffs[place or 0]), "ranking": plain(ranking)}
     evidence = Evidence(
         sample_size=gain.n,
         metric=MEASURE,
-        estimate=gain.mean,
+        estimate=held_out,
         low=None if math.isnan(gain.low) else gain.low,
         high=None if math.isnan(gain.high) else gain.high,
         held_out=True,
@@ -205,12 +206,12 @@ def _cutoff_table(cutoffs: Floats, predicted: Floats, results: Results, each: Fl
     return frame(rows, CUTOFF_COLUMNS)
 
 
-def _verdict(table: pd.DataFrame, place: int | None, gain: Difference) -> tuple[Any, str]:
+def _verdict(table: pd.DataFrame, place: int | None, gain: Difference, held_out: float) -> tuple[Any, str]:
     row, first = table.iloc[place or 0], table.iloc[0]
-    found = f"F1 per query is {row['f1_per_query']:.3f} with the cutoff, out of fold, and {first['f1_per_query']:.3f} without"
-    if not place or gain.mean <= 0:
+    found = f"F1 per query is {row['f1_per_query']:.3f} with the cutoff and {first['f1_per_query']:.3f} without"
+    if not place or gain.mean <= 0 or held_out <= 0:
         return "keep", "no cutoff is better than none."
-    bounds = f"a gain of {gain.mean:.3f} [{gain.low:.3f}, {gain.high:.3f}] over all tried"
+    bounds = f"{held_out:.3f} more out of fold, [{gain.low:.3f}, {gain.high:.3f}] over all tried"
     empty = f"{row['empty_when_something']:.0%} of the queries with an answer come back empty"
     if not math.isnan(row["empty_when_nothing"]):
         empty = f"{row['empty_when_nothing']:.0%} of the queries without one, and {empty}"

@@ -114,7 +114,7 @@ def _beta(objective: str) -> float:
 
 
 @dataclass(frozen=True)
-class _Choice:
+class Choice:
     """What was found, before it becomes a recommendation."""
 
     threshold: float | None
@@ -148,11 +148,11 @@ def tune(
     groups = labels.group(by) if by else None
     refusal = _useless(labels)
     if refusal:
-        choice = _Choice(None, "cannot tell yet", refusal, len(labels))
+        choice = Choice(None, "cannot tell yet", refusal, len(labels))
     elif goal.budget is not None:
         choice = _within_budget(labels, goal, in_force)
     else:
-        choice = _best(labels, goal, in_force)
+        choice = best_threshold_choice(labels, goal, in_force)
     calibrated = calibration(labels.scores, labels.right, seed=goal.seed)
     tables = {"curve": _curve(labels, goal), "calibration": calibrated[0], "reliability": calibrated[1]}
     if choice.threshold is not None:
@@ -191,7 +191,7 @@ def _useless(labels: Labels) -> str | None:
     return None
 
 
-def _within_budget(labels: Labels, goal: Goal, in_force: float | None) -> _Choice:
+def _within_budget(labels: Labels, goal: Goal, in_force: float | None) -> Choice:
     assert goal.budget is not None
     options: dict[str, Any] = {"confidence": goal.confidence, "share": goal.share, "seed": goal.seed}
     found = certify(labels.scores, labels.right, budget=goal.budget, **options)
@@ -208,14 +208,14 @@ def _within_budget(labels: Labels, goal: Goal, in_force: float | None) -> _Choic
     shown["held_out"] = split(labels.right, share=goal.share, seed=goal.seed)[1]
     if found.threshold is None:
         details["labels_needed"] = found.labels_needed
-        return _Choice(None, "cannot tell yet", _refusal(found, goal), **shown)
+        return Choice(None, "cannot tell yet", _refusal(found, goal), **shown)
     because = (
         f"on held-out labels {found.false_hits} of {found.hits} hits were false: with {goal.confidence:.0%} confidence "
         f"at most {found.upper:.2%}, within {goal.budget:.2%}."
     )
     if in_force == found.threshold:
-        return _Choice(found.threshold, "keep", f"{because} It is in force.", **shown)
-    return _Choice(found.threshold, "recommend", because, **shown)
+        return Choice(found.threshold, "keep", f"{because} It is in force.", **shown)
+    return Choice(found.threshold, "recommend", because, **shown)
 
 
 def _refusal(found: Certificate, goal: Goal) -> str:
@@ -227,7 +227,8 @@ def _refusal(found: Certificate, goal: Goal) -> str:
     )
 
 
-def _best(labels: Labels, goal: Goal, in_force: float | None) -> _Choice:
+def best_threshold_choice(labels: Labels, goal: Goal, in_force: float | None) -> Choice:
+    """Return the threshold with the best measure, and whether it can be told from the one in force."""
     import numpy as np
 
     scores, right = labels.scores, labels.right
@@ -245,12 +246,12 @@ def _best(labels: Labels, goal: Goal, in_force: float | None) -> _Choice:
     shown: dict[str, Any] = {"estimate": better, **bounds, "details": details, "sample_size": len(labels)}
     interval = f"the interval over all thresholds tried is [{gain.low:.4g}, {gain.high:.4g}]"
     if gain.sign > 0 and better > 0:
-        return _Choice(threshold, "recommend", f"{measured}; {interval}.", **shown)
+        return Choice(threshold, "recommend", f"{measured}; {interval}.", **shown)
     if place is None or better <= 0 or np.array_equal(hits[place], now):
-        return _Choice(threshold, "keep", f"{measured}: nothing that was tried is better.", **shown)
+        return Choice(in_force, "keep", f"{measured}: nothing that was tried is better.", **shown)
     more = more_needed(gain)
     hint = f"; about {more:,} more labels would tell" if more else ""
-    return _Choice(threshold, "cannot tell yet", f"{measured}; {interval}{hint}.", **shown)
+    return Choice(threshold, "cannot tell yet", f"{measured}; {interval}{hint}.", **shown)
 
 
 def _tried(scores: Floats, right: Flags, goal: Goal) -> Floats:
@@ -336,7 +337,7 @@ def _errors(labels: Labels, threshold: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(names))
 
 
-def _slices(labels: Labels, choice: _Choice, groups: list[str], confidence: float) -> pd.DataFrame:
+def _slices(labels: Labels, choice: Choice, groups: list[str], confidence: float) -> pd.DataFrame:
     """Return what the threshold does to each group, on rows that had no part in its choice where some were held out."""
     import numpy as np
 
