@@ -295,6 +295,20 @@ def test_a_damaged_export_is_made_anew(made: Path, cache: str, damage: str) -> N
     assert {name: (folder / name).read_bytes() for name in expected} == expected
 
 
+def test_an_export_is_hashed_only_where_its_times_are_not_those_it_was_made_with(made: Path, cache: str) -> None:
+    afresh(made, cache)
+    encoders._loaded.clear()
+    weights = exported_folder(cache) / "weights.bin"
+    made_at = weights.stat().st_mtime_ns
+    data = bytearray(weights.read_bytes())
+    data[0] ^= 1  # the last bit of one weight, which no vector shows
+    weights.unlink()
+    weights.write_bytes(data)
+    assert find_exported(str(made), Path(cache), gpu_first=True) is None
+    os.utime(weights, ns=(made_at, made_at))
+    assert find_exported(str(made), Path(cache), gpu_first=True) is not None
+
+
 def test_an_export_that_was_copied_serves(made: Path, cache: str, tmp_path: Path) -> None:
     good = afresh(made, cache)
     copy = tmp_path / "copy"

@@ -112,6 +112,13 @@ def test_each_model_has_vectors_of_its_own(tmp_path: Path) -> None:
         lab.search("red", method="semantic")
         assert (encoder.queries, other.queries) == ([], ["red"])
     again = CountingEncoder()
+    with counted(tmp_path / "again.db", again) as lab:
+        lab.search("red", method="semantic")
+        again.model_id = "counting@2"  # other weights under the same name
+        lab.embed_contexts()
+        lab.search("red", method="semantic")
+        assert again.queries == ["red", "red"]
+    again.queries.clear()
     with counted(":memory:", again) as one, counted(":memory:", again) as another:
         for lab in (one, another):
             lab.search("red", method="semantic")

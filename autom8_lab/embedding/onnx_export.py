@@ -161,7 +161,6 @@ def facts_of(encoder: SentenceTransformerEncoder) -> Facts:
     if not model.max_seq_length:
         raise NotExportable("it sets no longest text")
     prompts = model.prompts
-    default = prompts.get(model.default_prompt_name) or ""
     return Facts(
         dimensions=encoder.dimensions,
         longest=int(model.max_seq_length),
@@ -170,8 +169,8 @@ def facts_of(encoder: SentenceTransformerEncoder) -> Facts:
         pooling=mode,
         normalize=len(kinds) == 3,
         # As encode_query and encode_document choose them.
-        query_prompt=prompts.get("query", default),
-        document_prompt=next((prompts[name] for name in ("document", "passage", "corpus") if name in prompts), default),
+        query_prompt=prompts.get("query", ""),
+        document_prompt=next((prompts[name] for name in ("document", "passage", "corpus") if name in prompts), ""),
     )
 
 
