@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
-from .errors import InvalidValue, NotFound, SettingMismatchWarning, did_you_mean
+from .errors import DamagedLab, InvalidValue, NotFound, SettingMismatchWarning, did_you_mean
 from .forking import new_lock
 from .frames import TIME
 from .indexing import Index
@@ -221,7 +221,10 @@ class AppliedSettings:
 
     def _entries(self, *where: Condition) -> list[dict[str, Any]]:
         rows = self._storage.rows(TABLE, where=where, order_by=["settings_key"])
-        return [{**row, "value": json.loads(row["value"])} for row in rows]
+        try:
+            return [{**row, "value": json.loads(row["value"])} for row in rows]
+        except ValueError as exc:
+            raise DamagedLab(f"a value in the settings log is no JSON ({exc}): al.check() names it") from exc
 
 
 def _in_force(entries: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import stat
@@ -20,6 +21,7 @@ from autom8_lab.vectors.hnsw import HnswIndex
 from autom8_lab.vectors.similarity import Array32
 
 DIMENSIONS = 16
+numbers = itertools.count()
 COUNT = 400
 
 
@@ -62,7 +64,7 @@ def answers(lab: Lab, queries: int = 30, **filters: Any) -> list[list[tuple[str,
 
 
 def engine_of(lab: Lab) -> tuple[str, str]:
-    attrs = lab.search_df("question", method="semantic").attrs
+    attrs = lab.search_df(f"which engine? {next(numbers)}", method="semantic").attrs  # never asked before
     return attrs["engine"], attrs["engine_reason"]
 
 
@@ -226,7 +228,7 @@ def test_closing_the_lab_stops_what_builds_in_the_background(tmp_path: Path) -> 
     lab = open_lab(tmp_path / "lab.db")
     lab.store_contexts(texts(range(150)))
     for _ in range(3):
-        lab.search("question", method="semantic")
+        engine_of(lab)
     lab.close()
     assert not lab._storage._vectors.hnsw.building  # type: ignore[attr-defined]
     assert not list(tmp_path.glob("*.tmp"))

@@ -82,7 +82,7 @@ def fill(lab: Lab) -> None:
     storage.insert("decision_contexts", [{"decision_id": "d1", "position": 0, "context_id": "tides"}])
     call = {"at": datetime.now(UTC), "model": "m", "operation": "chat", "decision_id": "d1"}
     storage.insert("usage_ledger", [call])
-    storage.insert("settings_log", [{"at": datetime.now(UTC), "setting": "fusion", "value": "rrf"}])
+    storage.insert("settings_log", [{"at": datetime.now(UTC), "setting": "fusion", "value": '"rrf"'}])
 
 
 def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:

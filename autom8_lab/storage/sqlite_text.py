@@ -205,7 +205,8 @@ class TextIndex:
 
 def inverse_frequency(contexts: int, having: int) -> float:
     """Return BM25's weight of a word that so many of the contexts have, as FTS5 computes it."""
-    weight = math.log((contexts - having + 0.5) / (having + 0.5))
+    # Another thread may have read more of a growing table than this one's version of it has.
+    weight = math.log((max(contexts, having) - having + 0.5) / (having + 0.5))
     return weight if weight > 0 else 1e-6
 
 
