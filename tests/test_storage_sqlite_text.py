@@ -110,7 +110,7 @@ def test_only_what_is_new_is_read_after_an_addition(storage: SQLiteStorage) -> N
     assert after.counts[-1] == 2
     # A change of what was there already starts anew.
     storage.update("context_registry", [Condition("id", "=", "new")], {"content": "nothing"})
-    assert "word" not in storage._text._current(storage._pool._open_writer(), dirty=False).postings
+    assert "word" not in storage._text._current(storage._pool.writer(), dirty=False).postings
     check(storage, ["word"], k=400)
 
 

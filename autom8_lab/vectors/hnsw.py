@@ -5,8 +5,10 @@ Malkov and Yashunin 2016, arXiv:1603.09320.
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,8 +30,7 @@ class HnswIndex:
     """A graph over vectors by key. It finds most of the nearest in logarithmic time; `closeness` orders them."""
 
     def __init__(self, *, dimensions: int, metric: Metric) -> None:
-        from usearch.index import Index
-
+        Index = _index_class()
         # Half precision keeps three digits, enough for directions; lengths may be beyond its range.
         self.metric = metric
         self._index = Index(ndim=dimensions, metric=METRICS[metric], dtype="f16" if metric == "cosine" else "f32")
@@ -37,9 +38,7 @@ class HnswIndex:
     @classmethod
     def opened(cls, path: Path, *, metric: Metric, writable: bool = False) -> HnswIndex:
         """Return a saved index: mapped from its file, or in memory where it is to be changed."""
-        from usearch.index import Index
-
-        restored = Index.restore(str(path), view=not writable)
+        restored = _index_class().restore(str(path), view=not writable)
         if restored is None:
             raise OSError(f"{path} is no usearch index")
         index = cls.__new__(cls)
@@ -56,7 +55,7 @@ class HnswIndex:
 
     @expansion.setter
     def expansion(self, value: int) -> None:
-        self._index.expansion_search = value  # type: ignore[misc]  # its stub does not know the setter
+        self._index.expansion_search = value
 
     def add(self, keys: Keys, vectors: Array32, *, threads: int = 0) -> None:
         """Add vectors under new keys, with so many threads; 0 for all cores."""
@@ -87,6 +86,16 @@ class HnswIndex:
     def save(self, path: Path) -> None:
         """Write the index to a file."""
         self._index.save(str(path))
+
+
+def _index_class() -> Any:
+    # Where usearch's library is loaded first, onnxruntime's breaks the process (usearch 2.26, onnxruntime 1.32).
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    with suppress(ImportError):
+        import onnxruntime  # noqa: F401
+    from usearch.index import Index
+
+    return Index
 
 
 def _unit(vectors: Array32) -> Array32:
