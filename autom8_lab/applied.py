@@ -221,6 +221,10 @@ class AppliedSettings:
 
     def _entries(self, *where: Condition) -> list[dict[str, Any]]:
         rows = self._storage.rows(TABLE, where=where, order_by=["settings_key"])
+        if bare := [str(row["settings_key"]) for row in rows if not isinstance(row["evidence"], dict)]:
+            raise DamagedLab(
+                f"entry {', '.join(bare)} of the settings log has no evidence, so no lab wrote it: al.check() names it"
+            )
         try:
             return [{**row, "value": json.loads(row["value"])} for row in rows]
         except ValueError as exc:

@@ -206,3 +206,12 @@ def test_an_application_in_a_transaction_that_fails_is_not_in_force(three: Lab) 
         assert three.setting("text_weight") == 0.7
         raise RuntimeError
     assert three.setting("text_weight") == 0.5
+
+
+def test_an_entry_without_evidence_is_damage_that_health_survives_and_check_names(lab: Lab) -> None:
+    lab.apply(advice({"fusion": "rrf"}))
+    lab._storage.update("settings_log", [], {"evidence": None})
+    with pytest.raises(al.DamagedLab, match=r"entry 1 of the settings log has no evidence.*al\.check"):
+        lab.setting("fusion")
+    assert "entry 1" in lab.health()["settings_to_tune_again"]
+    assert "evidence is missing" in lab.check()["finding"].tolist()

@@ -21,6 +21,7 @@ from sqlite_utils.utils import sqlite3
 import autom8_lab as al
 from autom8_lab.embedding.chunking import text_hash
 from autom8_lab.lab import Lab
+from autom8_lab.recommendation import Evidence, Recommendation
 from autom8_lab.storage import migrations
 
 STEPS = migrations.names()
@@ -82,7 +83,9 @@ def fill(lab: Lab) -> None:
     storage.insert("decision_contexts", [{"decision_id": "d1", "position": 0, "context_id": "tides"}])
     call = {"at": datetime.now(UTC), "model": "m", "operation": "chat", "decision_id": "d1"}
     storage.insert("usage_ledger", [call])
-    storage.insert("settings_log", [{"at": datetime.now(UTC), "setting": "fusion", "value": '"rrf"'}])
+    evidence = Evidence(40, "nDCG@10", 0.02, 0.01, 0.03, held_out=True, data_hash="5f0c")
+    advice = Recommendation("search", {"fusion": "rrf"}, "recommend", "better", evidence, created_at=datetime.now(UTC))
+    lab.apply(advice)
 
 
 def run_python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:

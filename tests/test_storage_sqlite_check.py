@@ -168,6 +168,8 @@ ERRORS = [
     ("DELETE FROM access_results WHERE rowid = 1", "access_results", "", "not as many results as the log says"),
     ("UPDATE access_log SET query = 'another' WHERE rowid = 1", "access_log", "", "its checksum does not fit"),
     ("UPDATE settings_log SET evidence = '{', checksum = NULL", "settings_log", "1", "evidence is no JSON"),
+    ("UPDATE settings_log SET evidence = NULL, checksum = NULL", "settings_log", "1", "evidence is missing"),
+    ("UPDATE settings_log SET value = 'rrf', checksum = NULL", "settings_log", "1", "value is no JSON"),
     ("UPDATE judgments SET grade = 3 WHERE rowid = 1", "judgments", "", "its checksum does not fit"),
     (LEDGER.format("input_tokens = -1"), "usage_ledger", "7", "input_tokens is negative or infinite"),
     (LEDGER.format("cost_actual_usd = 9e999"), "usage_ledger", "7", "cost_actual_usd is negative or infinite"),

@@ -61,6 +61,10 @@ OF_TABLE: dict[str, list[Rule]] = {
             f"abs({_PARTS} - cost_estimated_usd) > 1e-9 + 1e-6 * cost_estimated_usd",
         ),
     ],
+    "settings_log": [
+        Rule("evidence is missing", "evidence IS NULL"),
+        Rule("value is no JSON", "NOT coalesce(json_valid(value), 0)"),
+    ],
 }
 
 
