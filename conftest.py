@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.TemporaryDirectory(prefix="autom8-cache-", ignore_cleanup_errors=True)
     config.add_cleanup(folder.cleanup)
     os.environ[CACHE_DIR] = folder.name
+    # A shell starts what runs in its background with Ctrl-C ignored, and the tests of Ctrl-C would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
