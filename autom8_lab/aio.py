@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import functools
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from . import lab as lab_module
 from . import setup
 from .agents import acting_agent, acting_as
+from .async_work import AsyncConnection, begun, to_its_end
 from .errors import LabBusy, LabClosed, LabError
 from .lab import Lab, make_lab
 from .verbs.parts import utc_now
@@ -25,8 +26,6 @@ from .verbs.parts import utc_now
 if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
-
-    from sqlite_utils import Database
 
     from .embedding import Encoder
     from .tracking import UsageTracker
@@ -84,27 +83,6 @@ def _tracks(
         return method(self._lab, *args, **kwargs).recorded_by(self._record)
 
     return verb
-
-
-class AsyncConnection:
-    """What `async with lab.connection()` gives: SQL off the event loop."""
-
-    def __init__(self, database: Database, call: Callable[..., Coroutine[Any, Any, Any]]) -> None:
-        self._database = database
-        self._call = call
-
-    async def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
-        """Return the rows of a statement as tuples. Raises `StorageError`."""
-        return await self.run(lambda database: database.execute(sql, parameters).fetchall())  # type: ignore[arg-type]
-
-    async def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
-        """Return the rows of a query as dicts. Raises `StorageError`."""
-        return await self.run(lambda database: list(database.query(sql, parameters)))  # type: ignore[arg-type]
-
-    async def run(self, function: Callable[[Database], Result]) -> Result:
-        """Return what a function makes of the sqlite-utils `Database`, in a thread of the lab."""
-        result: Result = await self._call(functools.partial(function, self._database), writes=False)
-        return result
 
 
 class AsyncLab:
@@ -241,14 +219,14 @@ class AsyncLab:
         async with block.turn if block else nullcontext():
             self._refuse_when_closed()
             pool = self._transactor if block else self._readers
-            database = await _begun(pool, functools.partial(context.run, manager.__enter__), lambda _: leave())
+            database = await begun(pool, functools.partial(context.run, manager.__enter__), lambda _: leave())
         try:
             yield AsyncConnection(database, self._call)
         except BaseException as error:
-            await _to_its_end(asyncio.ensure_future(self._leave(block, functools.partial(leave, error))))
+            await to_its_end(asyncio.ensure_future(self._leave(block, functools.partial(leave, error))))
             raise
         else:
-            await _to_its_end(asyncio.ensure_future(self._leave(block, leave)))
+            await to_its_end(asyncio.ensure_future(self._leave(block, leave)))
 
     async def _leave(self, block: _Block | None, leave: Callable[[], None]) -> None:
         if block is None:
@@ -347,10 +325,10 @@ class AsyncLab:
             with suppress(asyncio.CancelledError):
                 block.context.run(manager.__exit__, type(error), error, None)
 
-        await _begun(self._transactor, functools.partial(block.context.run, manager.__enter__), undo)
+        await begun(self._transactor, functools.partial(block.context.run, manager.__enter__), undo)
 
     async def _finish(self, block: _Block, manager: AbstractContextManager[Any], error: BaseException | None) -> None:
-        await _to_its_end(asyncio.ensure_future(self._end_block(block, manager, error)))
+        await to_its_end(asyncio.ensure_future(self._end_block(block, manager, error)))
 
     async def _end_block(
         self, block: _Block, manager: AbstractContextManager[Any], error: BaseException | None
@@ -366,7 +344,7 @@ class AsyncLab:
         self._closing = True
         try:
             async with self._alone():
-                await _to_its_end(asyncio.wrap_future(self._transactor.submit(self._close_threads)))
+                await to_its_end(asyncio.wrap_future(self._transactor.submit(self._close_threads)))
         except BaseException:
             self._closing, self._end = False, None
             raise
@@ -384,33 +362,6 @@ def _in_name_of(agent: str | None, function: Callable[[], Result]) -> Result:
         return function()
 
 
-async def _begun(pool: ThreadPoolExecutor, begin: Callable[[], Result], undo: Callable[[Result], object]) -> Result:
-    """Return what a thread begins; where the waiting task is cancelled, what is begun all the same is undone."""
-    started = pool.submit(begin)
-    waiting = asyncio.wrap_future(started)
-    try:
-        await asyncio.wait([waiting])
-    except asyncio.CancelledError:
-        if not started.cancel():
-            waiting.add_done_callback(asyncio.Future.exception)  # nobody else will ask for it
-            pool.submit(lambda: started.exception() or undo(started.result()))
-        raise
-    return waiting.result()
-
-
-async def _to_its_end(future: asyncio.Future[Result]) -> Result:
-    """Wait for what cannot be stopped, also when the waiting task is cancelled: the cancellation then comes after it."""
-    cancelled = None
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-    if cancelled is not None:
-        raise cancelled from future.exception()
-    return future.result()
-
-
 class Opening:
     """A lab on its way: `await` it, or enter it with `async with`, which closes it at the end."""
 
@@ -424,7 +375,7 @@ class Opening:
     async def _open(self) -> AsyncLab:
         pool = ThreadPoolExecutor(1, "autom8-lab-opening")
         try:
-            return AsyncLab(await _begun(pool, self._make, Lab.close))
+            return AsyncLab(await begun(pool, self._make, Lab.close))
         finally:
             pool.shutdown(wait=False)
 

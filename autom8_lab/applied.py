@@ -166,8 +166,10 @@ class AppliedSettings:
     def apply(self, recommendation: Recommendation) -> list[dict[str, Any]]:
         """Write a recommendation's settings with its evidence, and return the new entries of the log."""
         if not isinstance(recommendation, Recommendation):
-            kind = type(recommendation).__name__
-            raise InvalidValue(f"a {kind} cannot be applied: give a Recommendation, or Recommendation.from_dict(…)")
+            raise InvalidValue(
+                f"{shortened(recommendation)} is a {type(recommendation).__name__}: give a Recommendation, or "
+                "Recommendation.from_dict(…)"
+            )
         if recommendation.verdict != "recommend":
             raise InvalidValue(
                 f"the verdict is {recommendation.verdict!r} ({recommendation.because}): nothing is applied. A value that "

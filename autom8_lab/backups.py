@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .care import Bar
 from .errors import InvalidValue, NotALab, StorageError
 from .records import Report
-from .validation import positive_integer
+from .validation import path_value, positive_integer, progress_value
 
 if TYPE_CHECKING:
     from .storage import Storage
@@ -31,6 +31,7 @@ def backup(
 
     started = time.perf_counter()
     kept = positive_integer(KEEP if keep is None else keep, "keep", at_most=1_000_000)
+    progress_value(progress)
     folder, target = _destination(storage, path)
     if target is not None and keep is not None:
         raise InvalidValue(f"keep={keep!r} is about a folder of backups, but {target} is a file: leave keep out")
@@ -52,8 +53,7 @@ def backup(
 
 def _destination(storage: Storage, path: str | os.PathLike[str]) -> tuple[Path, Path | None]:
     """Return the folder that the backup goes to, and its file unless the folder is to hold several."""
-    text = os.fspath(path)
-    place = Path(text)
+    place, text = path_value(path), os.fspath(path)
     if not place.absolute().parent.is_dir():
         raise StorageError(f"no folder {place.absolute().parent}: create it first, then back up to {text!r}")
     if place.is_dir() or text.endswith(("/", os.sep)) or not (place.exists() or place.suffix):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import LabNotFound
 from .frames import frame
 from .indexing import progress_bar
 from .records import Finding
+from .validation import path_value, progress_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ def check_file(path: str | os.PathLike[str], *, progress: bool | None = None) ->
     """
     from .storage.sqlite_check import check_file
 
-    if not Path(path).is_file():
+    if not path_value(path).is_file():
         raise LabNotFound(f"no lab at {path} to check: give the path of its file")
     with Bar(progress, unit="rows") as bar:
         return _frame_of(check_file(os.fspath(path), progress=bar.tell))
@@ -49,7 +49,7 @@ class Bar:
     """A progress bar that learns from the work itself how much there is to do, anew for each of its parts."""
 
     def __init__(self, shown: bool | None, *, unit: str) -> None:
-        self._shown = shown
+        self._shown = progress_value(shown)
         self._unit = unit
         self._stack = ExitStack()
         self._total = 0

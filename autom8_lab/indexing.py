@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import ConfigurationError, EmbeddingModelWarning, InvalidValue, ModelUnavailable, PendingEmbeddingWarning
 from .records import Chunk, Condition, EmbeddingSet, Report
+from .validation import progress_value, text_value
 
 if TYPE_CHECKING:
     from .config import LabConfig
@@ -268,7 +269,8 @@ class Index:
     ) -> Report:
         """See `Lab.embed_contexts`; `chunking` stands for the configured chunk_tokens and chunk_overlap_tokens."""
         started = time.perf_counter()
-        encoder = self.encoder(model)
+        progress_value(progress)
+        encoder = self.encoder(None if model is None else text_value(model, "model", max_chars=4_096))
         target = self._ensure_set(encoder, "building" if self.active_set() else "active", chunking)
         total = self._storage.count_without_chunks(target.set_key)
         embedded = 0
@@ -354,8 +356,8 @@ class _NoBar:
 
 
 def progress_bar(total: int, unit: str, shown: bool | None) -> Any:
-    """Return a tqdm bar; None shows it for long work in a notebook or on a terminal."""
-    if shown is None:
+    """Return a tqdm bar; None shows it for long work in a notebook or on a terminal. Raises `InvalidValue`."""
+    if progress_value(shown) is None:
         shown = total >= QUIET_TEXTS and ("ipykernel" in sys.modules or sys.stderr.isatty())
     if not shown:
         return _NoBar()

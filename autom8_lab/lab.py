@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import InvalidValue, LabClosed, LabError, LabNotFound
 from .leaks import Watched
 from .records import Report
+from .validation import path_value
 from .verbs.accounting import AccountVerbs
 from .verbs.care import CareVerbs
 from .verbs.contexts import ContextVerbs
@@ -182,6 +183,10 @@ def make_lab(
     """Do what `open_lab` does without making the lab the current one."""
     from .config import LabConfig
 
+    if path is not None:
+        path_value(path)
+    if not callable(clock):
+        raise InvalidValue(f"clock={clock!r} cannot be called: give a function that returns an aware datetime")
     config = LabConfig.load(preset=preset, config_path=config_path, db_path=path, **settings)
     return Lab(config, encoder=encoder, clock=clock)
 
@@ -218,8 +223,12 @@ def run_migrations(path: str | os.PathLike[str], *, to: int | str | None = None)
     `to` is a number of migrations or the name of the last one to keep; going back drops what the later ones made,
     with its data. A missing file is created. Raises `InvalidValue` for an unknown version.
     """
+    from .storage.migrations import count_until
+
+    path_value(path)
+    count = count_until(to)
     with _schema_of(path) as storage:
-        storage.migrate(to)
+        storage.migrate(count)
         return Report(storage.migration_status())
 
 
@@ -243,7 +252,7 @@ def repair(path: str | os.PathLike[str], *, to: str | os.PathLike[str], progress
 
 def get_migration_status(path: str | os.PathLike[str]) -> Report:
     """Return applied_count, total_migrations, applied (name, time) and pending (names) of a file, changing nothing."""
-    if not Path(path).expanduser().exists():
+    if not path_value(path).expanduser().exists():
         raise LabNotFound(f"no lab at {path}: create one with al.open({str(path)!r})")
     with _schema_of(path, read_only=True) as storage:
         return Report(storage.migration_status())

@@ -14,7 +14,7 @@ from .entries import TOKENS, UsageBatch, decision_entry, share_value, usage_entr
 from .errors import DecisionNotFound, InvalidValue, did_you_mean
 from .frames import TIME, column_frame, frame
 from .records import Condition, Frequency, Group, Measure, Operator
-from .validation import flag_value, metadata_value, moment, name_value, new_id, positive_integer, shortened
+from .validation import flag_value, metadata_value, moment, name_value, names_value, new_id, positive_integer, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,9 +215,10 @@ class Ledger:
     def record_decision(self, given: Mapping[str, Any]) -> str:
         """Record a decision and return its id; one that is there already, by source and source_id, stays."""
         entry = {"id": new_id(), **decision_entry(given, now=self._clock(), agent=acting_agent(self._agent))}
-        names = given.get("context_ids") or ()
+        given_ids = given.get("context_ids")
+        names = [] if given_ids is None else names_value(given_ids, "context_ids")
         with self._storage.transaction():
-            seen = list(dict.fromkeys(self._resolve(name) for name in ([names] if isinstance(names, str) else names)))
+            seen = list(dict.fromkeys(self._resolve(name) for name in names))
             if not self._storage.insert(DECISIONS, [entry], ignore_existing=True):
                 where = [Condition(name, "=", entry[name]) for name in UNIQUE]
                 return str(self._storage.rows(DECISIONS, where=where, columns=["id"])[0]["id"])
@@ -235,7 +236,9 @@ class Ledger:
         if success is not None:
             changes["success"] = flag_value(success, "success")
         if len(changes) == 1:
-            raise InvalidValue("an outcome needs quality_score (0 to 1), success (True or False), or both")
+            raise InvalidValue(
+                f"the outcome of {shortened(decision_id)} is empty: give quality_score (0 to 1), success (True or False), or both"
+            )
         name = name_value(decision_id, "decision_id")
         if not self._storage.update(DECISIONS, [Condition("id", "=", name)], changes):
             raise DecisionNotFound(f"no decision {shortened(name)}: al.decisions_df() lists the ids")
@@ -394,7 +397,7 @@ def groups(by: str | Sequence[str], freq: str | None) -> list[Group]:
     >>> [group.column for group in groups(["model", "metadata.team"], "D")]
     ['at', 'model', 'metadata']
     """
-    names = [by] if isinstance(by, str) else list(by)
+    names = names_value(by, "by")
     periods = [name for name in names if name in FREQUENCIES] + ([] if freq is None else [freq])
     if len(periods) > 1:
         raise InvalidValue(f"by={by!r} and freq={freq!r}: give one time frequency")

@@ -14,6 +14,7 @@ from .care import Bar
 from .errors import InvalidValue, LabNotFound, StorageError
 from .frames import frame
 from .records import Report
+from .validation import path_value
 
 if TYPE_CHECKING:
     from .storage.sqlite_repair import Outcome
@@ -36,7 +37,7 @@ def repair(
     from .storage.sqlite_repair import finish_file, repair_file
 
     started = time.perf_counter()
-    source, target = Path(path), Path(to)
+    source, target = path_value(path), path_value(to, "to")
     beside = Path(f"{target}.doubtful.jsonl")
     _refuse(source, target, beside, open_paths)
     with tempfile.TemporaryDirectory(prefix=".repair-", dir=target.absolute().parent) as workplace:

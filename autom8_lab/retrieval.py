@@ -124,13 +124,13 @@ def conditions(
     if min_priority is not None:
         where.append(Condition("priority", ">=", integer_value(min_priority, "min_priority")))
     where += between("created_at", since=since, until=until, now=now)
-    for key, value in metadata_value(metadata or {}).items():
+    for key, value in metadata_value({} if metadata is None else metadata).items():
         if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(x, dict | list) for x in value)):
             raise InvalidValue(f"metadata[{key!r}]={shortened(value)}: compare with a single value, or a list of them")
         where.append(Condition("metadata", "in" if isinstance(value, list) else "=", value, key=key))
-    if not include_superseded:
+    if not flag_value(include_superseded, "include_superseded"):
         where.append(Condition("superseded_by", "is null"))
-    if not include_expired:
+    if not flag_value(include_expired, "include_expired"):
         where.append(Condition("expires_at", "null or >", now))
     return where
 

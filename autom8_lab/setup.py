@@ -11,6 +11,7 @@ from .errors import InvalidValue, LabError, ModelUnavailable, StorageError
 from .lab import Lab, get_migration_status
 from .pricing import PriceBook
 from .records import Report
+from .validation import path_value, progress_value
 from .verbs.parts import utc_now
 from .verbs.settings import file_facts
 
@@ -90,7 +91,10 @@ def setup_database(
     """
     from .config import LabConfig
 
+    progress_value(progress)
     if config is None:
+        if path is not None:
+            path_value(path)
         config = LabConfig.load(db_path=path, **settings)
     elif path is not None or settings:
         raise InvalidValue("config and a path or settings are both given: give one of the two")

@@ -13,7 +13,7 @@ from .drafts import Draft, draft, rows_of
 from .errors import ContextExists, ContextNotFound, InvalidValue
 from .indexing import Indexed, progress_bar
 from .records import Condition, Context
-from .validation import new_id
+from .validation import new_id, progress_value
 
 if TYPE_CHECKING:
     from .storage import Storage
@@ -45,6 +45,7 @@ class Storing:
         self, source: Any, *, if_exists: IfExists, batch_size: int, progress: bool | None
     ) -> list[dict[str, Any]]:
         """Store rows in batches, each whole or not at all; a source of known length is checked before that."""
+        progress_value(progress)
         known_length = hasattr(source, "__len__")
         rows: Iterable[Any] = rows_of(source)
         drafts: Iterator[Draft] = (self._numbered(number, row) for number, row in enumerate(rows))

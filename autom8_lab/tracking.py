@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .entries import USAGE
-from .errors import LabError, UnrecordedUsageWarning, did_you_mean
+from .errors import InvalidValue, LabError, UnrecordedUsageWarning, did_you_mean
+from .validation import shortened
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -72,6 +73,8 @@ class UsageTracker:
         usage: Callable[[Any], Mapping[str, Any]] | None,
         clock: Callable[[], datetime],
     ) -> None:
+        if usage is not None and not callable(usage):
+            raise InvalidValue(f"usage={shortened(usage)} is a {type(usage).__name__}: give a function of the result")
         self._record = record
         self._fields = dict(fields)
         self._usage = usage

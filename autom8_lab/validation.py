@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import operator
+import os
 import re
 import secrets
 import time
@@ -12,6 +13,7 @@ import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from .errors import InvalidValue
@@ -124,6 +126,33 @@ def flag_value(value: object, name: str) -> bool:
         if number in (0, 1):
             return number == 1
     raise InvalidValue(f"{name}={shortened(value)}: give True or False")
+
+
+def progress_value(value: object, name: str = "progress") -> bool | None:
+    """Return True, False, or None, which shows progress where it makes sense."""
+    if value is not None and not isinstance(value, bool):
+        raise InvalidValue(f"{name}={shortened(value)}: give True, False or None")
+    return value
+
+
+def path_value(value: object, name: str = "path") -> Path:
+    """Return the path that a str or path-like object names."""
+    text = value
+    if isinstance(value, os.PathLike):
+        text = os.fspath(value)
+    if not isinstance(text, str):
+        raise InvalidValue(f"{name}={shortened(value)} is a {type(value).__name__}: give the path of a file, as a str")
+    if not text or "\0" in text:
+        raise InvalidValue(f"{name}={shortened(text)}: give the path of a file")
+    return Path(text)
+
+
+def names_value(value: object, name: str) -> list[str]:
+    """Return the names that a str, or a list of them, gives."""
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list | tuple):
+        raise InvalidValue(f"{name}={shortened(value)} is a {type(value).__name__}: give a name, or a list of names")
+    return [name_value(item, name) for item in given]
 
 
 def metadata_value(value: object, name: str = "metadata") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from sqlite_utils.utils import sqlite3
 from autom8_lab.storage.pages import INDEX_INTERIOR, TABLE_INTERIOR, TABLE_LEAF, Cell, PageFile
 
 PAGE = 4096
-Damage = Callable[[Path, random.Random], None]
+Damage = Callable[..., None]
 
 
 @dataclass

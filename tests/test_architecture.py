@@ -14,7 +14,7 @@ import autom8_lab as al
 PACKAGE = Path(al.__file__).parent
 # A file imports only from floors below its own; files of one folder count as one room.
 FLOORS = [
-    {"errors", "records", "config", "plain_yaml", "validation", "forking", "leaks"},
+    {"errors", "records", "config", "plain_yaml", "validation", "forking", "leaks", "async_work"},
     {"agents", "price_tables", "recommendation"},
     {"embedding", "vectors", "frames", "pricing", "statistics"},
     {"storage"},

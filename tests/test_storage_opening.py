@@ -132,11 +132,12 @@ def test_whoever_interrupts_his_own_statement_gets_our_error(opened: Lab) -> Non
 
 
 def test_a_guard_gives_its_reason_once() -> None:
-    guard = Guard(0.001)
+    connection, guard = sqlite3.connect(":memory:"), Guard(0.001)
+    guard.arm(connection)
     time.sleep(0.01)
-    assert isinstance(guard.reason("here"), al.StatementTimeout)
+    assert isinstance(guard.reason("here", connection), al.StatementTimeout)
     guard.renew(100)
-    assert guard.reason("here") is None
+    assert guard.reason("here", connection) is None
 
 
 # The file at the path

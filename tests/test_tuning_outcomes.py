@@ -102,7 +102,7 @@ def test_taking_some_prompts_keeps_them_together() -> None:
         ([1, 2], {}, "is a list: give a DataFrame"),
         (answers(*TWO).drop(columns="model"), {}, "no column 'model'"),
         (answers(*TWO).rename(columns={"prompt_id": "promt_id"}), {}, "did you mean 'promt_id'"),
-        (answers(*TWO[:1]), {}, "nothing to route between: the only model is small"),
+        (answers(*TWO[:1]), {}, "nothing to route between, the only model is small: record"),
         (answers(), {}, "the only model is none"),
         (answers(*TWO), {"models": ["small", "lage"]}, "did you mean 'large'"),
         (answers(*TWO), {"models": "small"}, "one name"),

@@ -186,7 +186,7 @@ class Analysis:
             return None
         start, end = times[">="], times.get("<", self._clock())
         if start >= end:
-            raise InvalidValue(f"since={start.isoformat()} is not before until={end.isoformat()}")
+            raise InvalidValue(f"since={start.isoformat()} is not before until={end.isoformat()}: give an earlier one")
         others = [item for item in where if item.column != "at"]
         return [*others, Condition("at", ">=", start - (end - start)), Condition("at", "<", start)]
 

@@ -18,7 +18,7 @@ from pydantic_settings import (
 
 from ..errors import ConfigurationError, did_you_mean
 from ..records import EmbeddingBackend, Fusion, Metric, VectorEngine
-from ..validation import shortened
+from ..validation import path_value, shortened
 from .sources import PREFIX, environment, find_upwards, read_yaml, settings_of, strays
 
 Check = Callable[[Any], Any]
@@ -234,7 +234,7 @@ def _document(config_path: str | os.PathLike[str] | None, settings: Any, known: 
             raise ConfigurationError("config_path and settings are both given: give one of the two")
         return f"settings {type(settings).__name__}", settings_of(settings)
     place = config_path or os.environ.get(f"{PREFIX}CONFIG_PATH")
-    path = Path(os.path.expanduser(place)) if place else find_upwards()
+    path = path_value(place, "config_path").expanduser() if place else find_upwards()
     return (f"file {path}", read_yaml(path, known)) if path else ("", {})
 
 

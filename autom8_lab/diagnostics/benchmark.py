@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InvalidValue, ModelUnavailable, did_you_mean
 from ..frames import frame
 from ..indexing import progress_bar
-from ..validation import integer_value, positive_integer
+from ..validation import integer_value, names_value, positive_integer
+from .workbench import new_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +70,7 @@ def benchmark(
     is_model, started = not using.name.startswith("hash-"), time.perf_counter()
     rows: list[Row] = []
     shown = progress if progress is not None else "ipykernel" in sys.modules or sys.stderr.isatty()
-    with tempfile.TemporaryDirectory(prefix="autom8_lab-benchmark-", dir=folder) as place:
+    with new_folder("autom8_lab-benchmark-", folder) as place:
         with progress_bar(len(chosen), "parts", shown) as bar:
             for name in chosen:
                 # Each part in a folder of its own, removed at once: the disk holds one at a time.
@@ -122,7 +123,7 @@ def _sizes(name: str, numbers: Mapping[str, Any]) -> Sizes:
 
 
 def _parts(given: str | Sequence[str] | None) -> list[str]:
-    names = list(PARTS) if given is None else [given] if isinstance(given, str) else list(given)
+    names = list(PARTS) if given is None else names_value(given, "parts")
     for name in names:
         if name not in PARTS:
             raise InvalidValue(f"no part {name!r}{did_you_mean(str(name), PARTS)}; there are {', '.join(PARTS)}")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 import time
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidValue, LabWarning, StorageError, did_you_mean
+from ..errors import InvalidValue, LabWarning, did_you_mean
 from ..indexing import progress_bar
+from ..validation import names_value
 from . import accounts, contexts, files, loads, vectors  # noqa: F401  (each adds its checks)
 from .report import DatabaseTestReport
-from .workbench import CHECKS, Check, CheckFailed, Workbench
+from .workbench import CHECKS, Check, CheckFailed, Workbench, new_folder
 
 if TYPE_CHECKING:
     from ..embedding import Encoder
@@ -44,11 +44,7 @@ def run_database_tests(
     100.0
     """
     chosen = _chosen(only)
-    try:
-        place = tempfile.TemporaryDirectory(prefix="autom8-lab-test-", dir=folder, ignore_cleanup_errors=True)
-    except OSError as exc:
-        raise StorageError(f"no files can be made in {folder or tempfile.gettempdir()}: {exc.strerror}") from exc
-    with place as name:
+    with new_folder("autom8-lab-test-", folder) as name:
         bench = Workbench(Path(name), encoder)
         results = [_copied(bench, path)] if path is not None else []
         try:
@@ -65,7 +61,7 @@ def _chosen(only: str | Iterable[str] | None) -> list[Check]:
     if only is None:
         return list(CHECKS)
     groups = {item.group for item in CHECKS}
-    wanted = [only] if isinstance(only, str) else list(only)
+    wanted = names_value(only if isinstance(only, str) or not isinstance(only, Iterable) else list(only), "only")
     for name in wanted:
         if name not in groups:
             raise InvalidValue(f"no group of checks {name!r}{did_you_mean(str(name), groups)}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import LabError
+from ..errors import LabError, StorageError
 from ..lab import Lab, make_lab
 
 if TYPE_CHECKING:
@@ -41,6 +43,14 @@ def expect_error(kind: type[Exception], doing: str) -> Iterator[None]:
         expect(str(error), f"{doing}: the {kind.__name__} says nothing")
     else:
         raise CheckFailed(f"{doing} should raise {kind.__name__}, and did not")
+
+
+def new_folder(prefix: str, folder: str | os.PathLike[str] | None) -> tempfile.TemporaryDirectory[str]:
+    """Return a folder of its own in `folder`, or in the system's temporary one. Raises `StorageError`."""
+    try:
+        return tempfile.TemporaryDirectory(prefix=prefix, dir=folder, ignore_cleanup_errors=True)
+    except OSError as exc:
+        raise StorageError(f"no files can be made in {folder or tempfile.gettempdir()}: {exc.strerror}") from exc
 
 
 @dataclass

@@ -19,6 +19,7 @@ from ..care import Bar
 from ..contexts import text_is_sound
 from ..errors import InvalidValue, LabNotFound, NewerSchema
 from ..records import Condition, Report
+from ..validation import path_value
 from .lines import CHUNKS, CONTEXTS, EMBEDDINGS, IDENTITY, SETS, VERSION, fields_of, header_of, opened, row_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ Line = tuple[int, dict[str, Any], int]  # number, content, bytes
 def import_export(storage: Storage, path: str | os.PathLike[str], *, at: datetime, progress: bool | None) -> Report:
     """See `Lab.import_export`."""
     started = time.perf_counter()
-    source = Path(path)
+    source = path_value(path)
     if not source.is_file():
         raise LabNotFound(f"no export at {source}: al.export(path) makes one")
     reading = _Reading(storage, source)

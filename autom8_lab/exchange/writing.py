@@ -15,7 +15,7 @@ from ..care import Bar
 from ..contexts import text_is_sound
 from ..errors import DamagedLab, InvalidValue, StorageError
 from ..records import Condition, Report
-from ..validation import flag_value, shortened
+from ..validation import flag_value, path_value, shortened
 from .lines import (
     CHUNKS,
     CONTEXTS,
@@ -43,7 +43,7 @@ TEXTS_AT_ONCE = 50  # of contexts, which may be books
 def export(storage: Storage, path: str | os.PathLike[str], *, vectors: bool, progress: bool | None) -> Report:
     """See `Lab.export`."""
     started = time.perf_counter()
-    target, vectors = Path(path), flag_value(vectors, "vectors")
+    target, vectors = path_value(path), flag_value(vectors, "vectors")
     _refuse(storage, target)
     with (
         tempfile.TemporaryDirectory(prefix=".export-", dir=target.absolute().parent) as workplace,

@@ -9,6 +9,7 @@ from sqlite_utils.db import ForeignKey
 from sqlite_utils.migrations import Migrations
 from sqlite_utils.utils import sqlite3
 
+from ..errors import InvalidValue
 from .checksums import add_checksums, drop_checksums
 
 Step = Callable[[Database], None]
@@ -545,6 +546,18 @@ def _(database: Database) -> None:
 def names() -> list[str]:
     """Return the names of all migrations, in order."""
     return list(reverses)
+
+
+def count_until(to: int | str | None) -> int:
+    """Return how many migrations `to` asks for: a count, the name of the last one, or None for all.
+
+    Raises `InvalidValue`.
+    """
+    known = names()
+    count = len(known) if to is None else known.index(to) + 1 if to in known else to
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= len(known):
+        raise InvalidValue(f"no version {to!r}: give 0 to {len(known)}, or a name: {', '.join(known)}")
+    return count
 
 
 def applied(database: Database) -> list[tuple[str, str]]:

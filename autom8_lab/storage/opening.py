@@ -36,36 +36,51 @@ def file_id(path: str) -> FileId:
 class Guard:
     """Stops what runs for too long on one connection, and lets Ctrl-C through while it runs."""
 
-    __slots__ = ("_limit_seconds", "_raised", "_until")
+    __slots__ = ("_dead", "_limit_seconds", "_raised", "_until")
 
     def __init__(self, limit_seconds: float) -> None:
         self._limit_seconds = limit_seconds
         self._raised: BaseException | None = None
         self.renew()
 
+    def arm(self, connection: sqlite3.Connection) -> None:
+        """Let SQLite ask this guard, every so many steps, whether to go on."""
+        # A generator, because a signal that comes while it is entered is raised inside its try; in a function it would
+        # be raised before, and the driver would swallow it.
+        self._dead = False
+        watch = self._watch()
+        next(watch)
+        connection.set_progress_handler(watch.__next__, GUARD_STEPS)
+
     def renew(self, limit_seconds: float | None = None) -> None:
         """Begin to count anew, for another piece of work."""
         self._until = time.monotonic() + (limit_seconds or self._limit_seconds)
 
-    def watch(self) -> Iterator[bool]:
-        """Yield whether to stop, each time that SQLite asks."""
+    def _watch(self) -> Iterator[bool]:
         stop = False
-        while True:
-            try:
-                yield stop
-                stop = time.monotonic() > self._until
-            except GeneratorExit:
-                return
-            except BaseException as exc:  # a signal's: the driver would swallow it
-                self._raised, stop = exc, True
+        try:
+            while True:
+                try:
+                    while True:  # its way back is inside the try, too
+                        yield stop
+                        stop = time.monotonic() > self._until
+                except GeneratorExit:
+                    return
+                except BaseException as exc:
+                    self._raised, stop = exc, True
+        finally:
+            self._dead = True
 
     def overran(self) -> bool:
         """Whether the time is up, and no signal came."""
         return self._raised is None and time.monotonic() > self._until
 
-    def reason(self, path: str) -> BaseException | None:
+    def reason(self, path: str, connection: sqlite3.Connection) -> BaseException | None:
         """Return why a statement was interrupted, once: a signal's exception, or that it took too long."""
         overran, raised, self._raised = self.overran(), self._raised, None
+        if self._dead:  # a second signal came while the first one was noted
+            self.arm(connection)
+            return raised or KeyboardInterrupt()
         if overran:
             return StatementTimeout(
                 f"{path}: a statement ran for more than statement_seconds={self._limit_seconds:g} and was stopped: "
@@ -164,9 +179,7 @@ class Opener:
             if self._prepare:
                 self._prepare(connection)
             guard = Guard(self._statement_seconds)
-            watch = guard.watch()
-            next(watch)
-            connection.set_progress_handler(watch.__next__, GUARD_STEPS)
+            guard.arm(connection)
             database = PooledDatabase(connection, guard=guard, file=file)
             harden(connection)
             for name, value in {"foreign_keys": 1, **self._pragmas}.items():

@@ -183,12 +183,17 @@ class ConnectionPool(Forkable):
         return time.monotonic() + (self._deadline_seconds if waiting else 0)
 
     def take_turn(self, turn: Turn, holder: Holder, *, until: float | None = None) -> bool:
-        """Wait for a turn; False where the caller has it already, in a transaction that let the database go."""
+        """Wait for a turn; False where the caller has it already.
+
+        That is so inside a read of its own, and in a transaction that let the database go.
+        """
         if turn.take(holder, until=0):
             return True
         if is_suspended(self):
             return False
         if turn.is_of_this_thread:
+            if isinstance(turn.holder, Reading):
+                return False
             raise LabBusy(f"another task of this thread is in a transaction on {self.path}: await it first")
         started, other = time.monotonic(), getattr(turn.holder, "thread", None)
         got = turn.take(holder, until=self.deadline() if until is None else until)
@@ -228,7 +233,7 @@ class ConnectionPool(Forkable):
     def ours(self, error: sqlite3.Error, database: PooledDatabase | None = None) -> BaseException:
         """Return our error for the driver's; for an interruption, what interrupted."""
         if database is not None and code(error) == sqlite3.SQLITE_INTERRUPT:
-            return database.guard.reason(self.path) or translated(error, self.path)
+            return database.guard.reason(self.path, database.conn) or translated(error, self.path)
         if is_swallowed_signal(error):
             return KeyboardInterrupt()
         return translated(error, self.path)

@@ -332,10 +332,7 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
 
         Each step is one transaction with its record, so a crash leaves the step before it.
         """
-        names = migrations.names()
-        target = len(names) if to is None else names.index(to) + 1 if to in names else to
-        if not isinstance(target, int) or isinstance(target, bool) or not 0 <= target <= len(names):
-            raise InvalidValue(f"no version {to!r}: give 0 to {len(names)}, or a name: {', '.join(names)}")
+        target = migrations.count_until(to)
         self._columns_of.clear()
         while True:
             with self._pool.transaction() as transaction:

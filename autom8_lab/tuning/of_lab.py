@@ -77,7 +77,9 @@ class Tuning:
         """Return queries and grades by id, and notes; without arguments those that are kept in the file."""
         if judgments is None:
             if queries is not None:
-                raise InvalidValue("queries without judgments: give both, or neither for those that al.judge() kept")
+                raise InvalidValue(
+                    f"queries={shortened(queries)} without judgments: give both, or neither for those that al.judge() kept"
+                )
             kept = self._judgments.stored()
             if not kept[0]:
                 raise InvalidValue(

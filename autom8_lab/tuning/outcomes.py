@@ -149,7 +149,10 @@ def _chosen_models(frame: pd.DataFrame, prompt: str, models: Sequence[str] | Non
         if name not in known:
             raise InvalidValue(f"no answer comes from the model {name!r}{did_you_mean(name, known)}")
     if len(chosen) < 2:
-        raise InvalidValue(f"there is nothing to route between: the only model is {', '.join(chosen) or 'none'}")
+        raise InvalidValue(
+            f"nothing to route between, the only model is {', '.join(chosen) or 'none'}: record graded answers of two "
+            "models or more to the same prompts"
+        )
     return chosen
 
 

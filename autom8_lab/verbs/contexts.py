@@ -11,7 +11,7 @@ from ..errors import LabError
 from ..frames import frame
 from ..records import Context, Report
 from ..storing import IfExists
-from ..validation import duration, positive_integer
+from ..validation import duration, flag_value, positive_integer
 from .parts import Parts, limit_value
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ class ContextVerbs(Parts):
         """
         self._access.flush()
         lengths = self._retention(older_than)
-        if dry_run:
+        if flag_value(dry_run, "dry_run"):
             return frame(self._contexts.removable(**lengths), contexts.CLEANUP_COLUMNS)
         with self._storage.transaction():
             rows = self._contexts.removable(**lengths)
