@@ -14,6 +14,7 @@ import hashlib
 import json
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -89,16 +90,17 @@ def print_fit(wide: pd.DataFrame, vectors: pd.DataFrame, seed: int, learners: li
     print(table.loc[table["kind"] != "bound", [*names, "cpt50", "cpt80", "verdict"]].round(4).to_string())
     if learners is None:
         print(fit.operating_points.iloc[:, :8].round(3).to_string(index=False))
-        print_speed(fit.policies, wide["prompt"].tolist()[:200], vectors)
+        al.apply(fit.recommendation)
+        print_speed({**fit.policies, "in force": None}, wide["prompt"].tolist()[:200], vectors)
 
 
-def print_speed(policies: dict[str, dict[str, object]], texts: list[str], vectors: pd.DataFrame) -> None:
-    """Print how long a route takes without encoding its prompt, logged and not."""
+def print_speed(policies: Mapping[str, dict[str, object] | None], texts: list[str], vectors: pd.DataFrame) -> None:
+    """Print how long a route takes without encoding its prompt, logged and not; None is the policy in force."""
     for name, policy in policies.items():
         for record in (True, False):
             taken = []
             for text in texts:
-                vector = vectors.loc[text].to_numpy() if policy["embedding"] else None
+                vector = vectors.loc[text].to_numpy() if name in ("linear", "boosted", "in force") else None
                 started = time.perf_counter()
                 al.route(text, policy=policy, vector=vector, record=record)
                 taken.append(1_000 * (time.perf_counter() - started))

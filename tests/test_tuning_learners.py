@@ -77,6 +77,20 @@ def test_neighbours_predict_as_scikit_learns_do() -> None:
     assert plain(parameters)["quality"] == quality.tolist()
 
 
+def test_neighbours_that_are_equally_near_share_the_last_places() -> None:
+    rng = np.random.default_rng(3)
+    vectors = np.repeat(rng.normal(size=(12, 8)), 15, axis=0)
+    quality = (rng.random((180, 2)) < 0.6).astype(float)
+    parameters = fit("knn", Inputs(np.empty((180, 0)), vectors), quality, seed=0)
+    expected = predict("knn", {**parameters, "neighbours": 10}, Inputs(np.empty((12, 0)), vectors[::15]))
+    assert expected == pytest.approx(quality.reshape(12, 15, 2).mean(axis=1))
+    order = rng.permutation(180)
+    other = fit("knn", Inputs(np.empty((180, 0)), vectors[order] * (1 + 1e-13)), quality[order], seed=0)
+    assert other["neighbours"] == parameters["neighbours"]
+    asked = Inputs(np.empty((20, 0)), rng.normal(size=(20, 8)))
+    assert predict("knn", other, asked) == pytest.approx(predict("knn", parameters, asked), abs=1e-12)
+
+
 def test_few_prompts_have_as_many_neighbours_as_there_are() -> None:
     inputs, quality = problem(6)
     parameters = fit("knn", inputs, quality, seed=0)

@@ -30,6 +30,11 @@ def learned(kind: str, *, stored: bool = False, models: int = 2) -> dict[str, An
     return make_policy(kind, names, threshold=0.05, parameters=parameters, embedding={"model": "m@1", "dimensions": 4})
 
 
+def changed(kind: str, **parameters: Any) -> dict[str, Any]:
+    policy = learned(kind)
+    return {**policy, "parameters": {**policy["parameters"], **parameters}}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_policy_survives_yaml_and_json_and_routes_as_before(kind: str) -> None:
     plain: dict[str, Any] = {
@@ -119,6 +124,14 @@ def test_more_vectors_than_a_setting_holds_are_not_written_down() -> None:
         ({"kind": "length", "candidates": PAIR, "threshold": 3, "epsilon": 2}, "epsilon=2"),
         ({"kind": "length", "candidates": PAIR, "threshold": 3, "expense": [0.0]}, "expense is"),
         ({"kind": "linear", "candidates": PAIR, "threshold": 0.1}, "parameters that al.fit_router"),
+        ({**learned("linear"), "embedding": "m@1"}, "embedding is 'm@1'"),
+        (changed("linear", coefficients=[[0.1, 0.2]]), "'linear' policy cannot be used"),
+        (changed("linear", intercepts="a"), "'linear' policy cannot be used"),
+        (changed("linear", scale=[0.0, 0.0]), "number for each candidate"),
+        (changed("linear", features=["log_word"]), "did you mean 'log_words'"),
+        (changed("linear", calibration=[[False, 0.0, 1.0]]), "'linear' policy cannot be used"),
+        (changed("boosted", forests=[[]]), "'boosted' policy cannot be used"),
+        (changed("knn", vectors={"float32": "AAAA", "shape": [1, 4]}), "'knn' policy cannot be used"),
     ],
 )
 def test_what_is_no_policy_is_refused(policy: Any, message: str) -> None:

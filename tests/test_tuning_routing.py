@@ -175,6 +175,7 @@ def test_constant_scores_are_worth_what_mixing_is_worth() -> None:
     [
         ({"scores": {"r": pd.Series([1.0], index=["p00000"])}}, "no finite score for 49 prompts"),
         ({"scores": {"r": [1.0]}}, "is a list: give a Series"),
+        ({"scores": pd.Series([1.0])}, "scores is a Series: give a mapping"),
         ({"scores": {"length": pd.Series(dtype=float)}}, "which the report has already"),
         ({"scores": {"r": pd.DataFrame({"small": [1.0]}, index=["p00000"])}}, "no column 'large'"),
         ({"scores": {"r": pd.Series(["a"] * 50, index=[f"p{n:05}" for n in range(50)])}}, "cannot be read as numbers"),

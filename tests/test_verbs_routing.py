@@ -307,6 +307,16 @@ def test_lengths_are_replayed_without_the_prompts_and_a_learned_policy_is_not(la
         lab.replay(fit.recommendation)
 
 
+def test_a_candidate_without_a_chance_could_not_have_been_chosen(lab: Lab) -> None:
+    shares = {"kind": "mixing", "candidates": [*PAIR, "gpt-4.1"], "parameters": {"shares": [0.5, 0.5, 0.0]}}
+    for number in range(80):
+        lab.route("short", policy=shares, rng=random.Random(number), metadata={"prompt_id": str(number)})
+    lab.route("short", policy={"kind": "always", "candidates": ["gpt-4.1"]})
+    report = lab.replay({PAIR[0]: 0.5, "gpt-4.1": 0.5}, measures="complexity_score")
+    assert report.support_share == pytest.approx(0.5, abs=0.02)
+    assert lab.replay(dict.fromkeys(PAIR, 0.5), measures="complexity_score").support_share > 0.98
+
+
 def test_decisions_without_exploration_tell_nothing_about_another_policy(lab: Lab) -> None:
     logged(lab, 100, epsilon=0.0)
     report = lab.replay(PAIR[0])

@@ -80,6 +80,10 @@ def expenses(outcomes: Outcomes) -> FloatArray:
 def contenders_of(outcomes: Outcomes, roles: Roles, scores: Mapping[str, Any] | None) -> list[Contender]:
     """Return the free baselines, the given routers, and the oracle."""
     found = []
+    if scores is not None and not isinstance(scores, Mapping):
+        raise InvalidValue(
+            f"scores is a {type(scores).__name__}: give a mapping of router and scores, {{'mine': scores}}"
+        )
     if outcomes.lengths is not None:
         found.append(_of_pair(LENGTH, "free", outcomes.lengths, roles))
     for name, given in (scores or {}).items():

@@ -105,7 +105,19 @@ def with_features(rows: pd.DataFrame, prompt: str) -> tuple[pd.DataFrame, list[s
     named = pd.Series([row.get(key) for row in rows["metadata"]], index=rows.index, dtype="object")
     made = pd.DataFrame(columns, index=rows.index).astype("float64")
     grouped = rows.drop(columns=[name for name in made if name in rows]).join(made)
+    grouped["candidates"] = pd.Series(
+        [_possible(*row) for row in zip(rows["candidates"], rows["metadata"], strict=True)],
+        index=rows.index,
+        dtype="object",
+    )
     return grouped.assign(replay_group=named.fillna(rows["content"].astype("object"))), list(columns)
+
+
+def _possible(candidates: Mapping[str, float], metadata: Mapping[str, Any]) -> list[str]:
+    """Return the candidates without those that the policy which decided gave no chance, as far as that was noted."""
+    noted = metadata.get("probabilities")
+    chances = noted if isinstance(noted, Mapping) else {}
+    return [name for name in candidates if chances.get(name, 1) != 0]
 
 
 def _characters(rows: pd.DataFrame) -> pd.Series[float]:

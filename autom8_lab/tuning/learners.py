@@ -1,7 +1,8 @@
 """Learned routers: each predicts the quality of every model's answer to a prompt, and is plain numbers once fitted.
 
 `fit(name, …)` learns with scikit-learn, `predict(name, …)` needs nothing but NumPy. Parameters are lists, numbers and
-texts, as JSON and YAML have them; only the vectors that k nearest neighbours compare with are an array, see `policies`.
+texts, as JSON and YAML have them, or arrays of the same; only the vectors that k nearest neighbours compare with are always
+an array, of unit vectors: see `policies`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 LEARNERS = ("knn", "linear", "boosted")
 RIDGE_PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 NEIGHBOURS = (10, 25, 50, 100)
+BLOCK_PROMPTS = 1_000  # compared with all others at a time
 TREES: Mapping[str, Any] = {
     "n_estimators": 100,
     "learning_rate": 0.05,
@@ -109,26 +111,44 @@ def _predict_linear(parameters: Mapping[str, Any], table: FloatArray) -> FloatAr
 def _fit_neighbours(inputs: Inputs, quality: FloatArray) -> dict[str, Any]:
     import numpy as np
 
-    unit = _unit(inputs.vectors)
-    closeness = unit @ unit.T
-    np.fill_diagonal(closeness, -np.inf)
-    order = np.argsort(-closeness, axis=1, kind="stable")[:, : max(NEIGHBOURS)]
+    unit = unit_vectors(inputs.vectors)
     sizes = [size for size in NEIGHBOURS if size < len(quality)] or [len(quality) - 1]
-    errors = [float(((quality[order[:, :size]].mean(axis=1) - quality) ** 2).mean()) for size in sizes]
-    return {"neighbours": sizes[int(np.argmin(errors))], "quality": quality.tolist(), "vectors": inputs.vectors}
+    errors = np.zeros(len(sizes))
+    for start in range(0, len(unit), BLOCK_PROMPTS):
+        closeness = unit[start : start + BLOCK_PROMPTS] @ unit.T
+        own = np.arange(len(closeness))
+        closeness[own, own + start] = -np.inf
+        for place, size in enumerate(sizes):
+            left_out = _of_the_nearest(closeness, quality, size) - quality[start : start + BLOCK_PROMPTS]
+            errors[place] += (left_out**2).sum()
+    return {"neighbours": sizes[int(np.argmin(errors.round(9)))], "quality": quality.tolist(), "vectors": unit}
 
 
 def _predict_neighbours(parameters: Mapping[str, Any], inputs: Inputs) -> FloatArray:
     import numpy as np
 
-    quality, size = np.asarray(parameters["quality"]), min(int(parameters["neighbours"]), len(parameters["quality"]))
-    closeness = _unit(inputs.vectors) @ _unit(np.asarray(parameters["vectors"], dtype=np.float64)).T
-    nearest = np.argpartition(-closeness, size - 1, axis=1)[:, :size]
-    expected: FloatArray = quality[nearest].mean(axis=1)
+    quality = np.asarray(parameters["quality"])
+    closeness = unit_vectors(inputs.vectors) @ parameters["vectors"].T
+    return _of_the_nearest(closeness, quality, min(int(parameters["neighbours"]), len(quality)))
+
+
+def _of_the_nearest(closeness: FloatArray, quality: FloatArray, size: int) -> FloatArray:
+    """Return the mean quality of the nearest; those that are equally near share the last places among them.
+
+    So neither the order of the prompts nor the rounding of one processor decides between them.
+    """
+    import numpy as np
+
+    closeness = closeness.round(9)
+    farthest = np.partition(closeness, -size, axis=1)[:, -size, None]
+    nearer, last = closeness > farthest, closeness == farthest
+    share = (size - nearer.sum(axis=1, keepdims=True)) / last.sum(axis=1, keepdims=True)
+    expected: FloatArray = (nearer + share * last) @ quality / size
     return expected
 
 
-def _unit(vectors: FloatArray) -> FloatArray:
+def unit_vectors(vectors: FloatArray) -> FloatArray:
+    """Return the vectors at length 1; one without a length stays."""
     import numpy as np
 
     unit: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -232,7 +252,9 @@ def calibrate(expected: FloatArray, quality: FloatArray) -> Calibration:
 
     # The scaled predictor keeps the solver away from slopes of thousands; C this large means no penalty.
     center, spread = float(expected.mean()), float(expected.std())
-    model = LogisticRegression(C=1e6).fit(((expected - center) / spread)[:, None], quality.astype(int))
+    model = LogisticRegression(C=1e6, solver="newton-cholesky", tol=1e-10).fit(
+        ((expected - center) / spread)[:, None], quality.astype(int)
+    )
     slope = float(model.coef_[0, 0]) / spread
     return Calibration(True, float(model.intercept_[0]) - slope * center, slope)
 

@@ -23,7 +23,7 @@ from ..entries import share_value
 from ..errors import InvalidValue, did_you_mean
 from ..validation import metadata_value, name_value, shortened
 from .features import feature_table
-from .learners import LEARNERS, Inputs, calibrated, packed, predict
+from .learners import LEARNERS, Inputs, calibrated, packed, predict, unit_vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,6 +129,9 @@ def _check_kind(policy: dict[str, Any]) -> None:
         parameters["shares"] = [share_value(share, "a share of the policy") for share in shares]
     if kind in LEARNERS and not {"features", "calibration"} <= set(parameters):
         raise InvalidValue(f"a policy of kind {kind!r} needs the parameters that al.fit_router() finds")
+    embedding = policy["embedding"]
+    if embedding is not None and not (isinstance(embedding, dict) and isinstance(embedding.get("dimensions"), int)):
+        raise InvalidValue(f"the policy's embedding is {shortened(embedding)}: give model and dimensions, or None")
 
 
 def plain_vectors(vectors: FloatArray, stored: tuple[str, Sequence[str]] | None) -> dict[str, Any] | None:
@@ -160,11 +163,45 @@ class Router:
         self.embedding: Mapping[str, Any] | None = self.policy["embedding"]
         self._penalty = np.asarray(self.policy["expense"]) * self.policy["threshold"]
         self._dearest_first = np.argsort(self.policy["expense"], kind="stable")[::-1]
-        self._parameters = dict(self.policy["parameters"])
-        if "forests" in self._parameters:
-            self._parameters["forests"] = [packed(trees) for trees in self._parameters["forests"]]
-        if self.kind == "knn":
-            self._parameters["vectors"] = _array(self._parameters["vectors"], find_vectors)
+        self._parameters = self._prepared(dict(self.policy["parameters"]), find_vectors)
+        self._try()
+
+    def _prepared(self, parameters: dict[str, Any], find_vectors: FindVectors | None) -> dict[str, Any]:
+        """Return the parameters as arrays, so that a route need not make them anew."""
+        import numpy as np
+
+        try:
+            for name in ("center", "scale", "coefficients", "intercepts", "quality"):
+                if name in parameters:
+                    parameters[name] = np.asarray(parameters[name], dtype=np.float64)
+            if "forests" in parameters:
+                parameters["forests"] = [packed(trees) for trees in parameters["forests"]]
+            if self.kind == "knn":
+                parameters["vectors"] = unit_vectors(_array(parameters["vectors"], find_vectors))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._unusable(error) from error
+        return parameters
+
+    def _try(self) -> None:
+        """Score a prompt: parameters that do not fit together are found when the policy comes, not when a prompt does."""
+        import numpy as np
+
+        vectors = None if self.embedding is None else np.zeros((1, int(self.embedding["dimensions"])))
+        try:
+            with np.errstate(all="ignore"):
+                scores = self.scores(["?"], vectors)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise self._unusable(error) from error
+        if scores.shape != (1, len(self.candidates)) or not np.isfinite(scores).all():
+            raise self._unusable("they do not give a number for each candidate")
+
+    def _unusable(self, error: object) -> InvalidValue:
+        if isinstance(error, InvalidValue):
+            return error
+        kind = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else error
+        return InvalidValue(
+            f"the parameters of the {self.kind!r} policy cannot be used ({kind}): take al.fit_router()'s"
+        )
 
     def scores(self, texts: Sequence[str], vectors: ArrayLike | None = None) -> FloatArray:
         """Return a score per prompt and candidate: the expected quality, of "length" the characters. Higher is better."""
