@@ -15,7 +15,7 @@ import autom8_lab as al
 from autom8_lab.cli import main
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = sorted(DOCS.rglob("*.md"))
 BLOCK = re.compile(r"^```(\w*)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE  # the widths of columns follow what is in them
 
@@ -65,7 +65,7 @@ def test_every_block_of_a_page_is_of_a_kind_that_is_tested(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_links_of_a_page_lead_to_files_that_are_there(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        assert (DOCS / target).exists(), target
+        assert (page.parent / target).exists(), target
 
 
 def test_every_command_is_documented_and_shown_at_work() -> None:

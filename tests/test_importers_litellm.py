@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 import autom8_lab as al
-from autom8_lab.importers.litellm_logs import LabLogger
+from autom8_lab.importers import LabLogger
 from autom8_lab.lab import Lab
 
 USAGE = {
@@ -112,6 +112,9 @@ def test_every_form_of_an_export_gives_the_same_and_again_nothing_new(lab: Lab, 
     report = lab.import_litellm(source)
     assert (report["already_there"], report["new"], report["updated"], report["refused"]) == (2, 0, 0, 0)
     pd.testing.assert_frame_equal(lab.ledger_df(), expected)
+    if form != "frame":
+        again = lab.import_litellm(source)
+        assert (again["unchanged_files"], again["read"]) == (again["files"], 0)
 
 
 def test_an_answer_from_litellms_cache_used_nothing(lab: Lab) -> None:
@@ -284,7 +287,7 @@ def test_without_litellm_the_logger_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['litellm'] = None\n"
         "import autom8_lab as al\n"
-        "from autom8_lab.importers.litellm_logs import LabLogger\n"
+        "from autom8_lab.importers import LabLogger\n"
         "try:\n    LabLogger(al.open(':memory:', embedding_model='hash'))\n"
         "except al.LabError as exc:\n    print(exc)"
     )

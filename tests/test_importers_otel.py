@@ -16,8 +16,7 @@ import pandas as pd
 import pytest
 
 import autom8_lab as al
-from autom8_lab.importers import otel, otel_names
-from autom8_lab.importers.otel_export import LabSpanExporter
+from autom8_lab.importers import LabSpanExporter, otel, otel_names
 from autom8_lab.lab import Lab
 
 TRACE = "5b8efff798038103d269b633813fc60c"
@@ -161,7 +160,10 @@ def test_files_of_every_form_are_read_and_again_change_nothing(lab: Lab, tmp_pat
         path = otlp(*(span(number, CURRENT) for number in range(5)))
     assert lab.import_otel(path)["new"] == 5
     before = lab.ledger_df()
-    again = lab.import_otel(path)
+    if form != "dict":
+        again = lab.import_otel(path)
+        assert (again["unchanged_files"], again["read"]) == (again["files"], 0)
+    again = lab.import_otel(path, resume=False)
     assert (again["new"], again["already_there"], again["updated"]) == (0, 5, 0)
     pd.testing.assert_frame_equal(lab.ledger_df(), before)
 
@@ -328,6 +330,15 @@ def test_evaluations_in_logs_find_their_call_before_or_after_it(lab: Lab, order:
     assert lab.ledger_df()["quality_score"].tolist() == [0.75]
     lab.import_otel([logs(record(1, "relevance", 1.0))])  # judged again
     assert lab.ledger_df()["quality_score"].tolist() == [1.0]
+
+
+def test_evaluations_that_came_too_early_are_read_again(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "evaluations.json").write_text(json.dumps(logs(record(1, "relevance", 0.5))))
+    assert lab.import_otel(tmp_path / "evaluations.json")["refused"] == 1
+    lab.import_otel([otlp(span(1, CURRENT))])
+    assert lab.import_otel(tmp_path / "evaluations.json")["evaluations"] == 1
+    assert lab.ledger_df()["quality_score"].tolist() == [0.5]
+    assert lab.import_otel(tmp_path / "evaluations.json")["unchanged_files"] == 1
 
 
 def test_a_quality_that_was_set_in_the_lab_stays(lab: Lab) -> None:
@@ -537,7 +548,7 @@ def test_without_the_sdk_the_exporter_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
         "import autom8_lab as al\n"
-        "from autom8_lab.importers.otel_export import LabSpanExporter\n"
+        "from autom8_lab.importers import LabSpanExporter\n"
         "try:\n    LabSpanExporter(al.open(':memory:', embedding_model='hash'))\n"
         "except al.LabError as exc:\n    print(exc)"
     )

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import autom8_lab as al
-from autom8_lab.importers import mapping, rows
+from autom8_lab.importers import mapping, tables
 from autom8_lab.lab import Lab
 
 CALLS = [
@@ -95,6 +95,20 @@ def test_a_guessed_mapping_is_shown_before_it_is_used(lab: Lab, tmp_path: Path, 
     assert lab.usage_df(by="metadata.team")["calls"].tolist() == [3]
     again = lab.import_rows(table(tmp_path, form), mapping="guess", source="gateway")
     assert (again["new"], again["already_there"]) == (0, 3)
+
+
+def test_a_file_that_has_not_changed_by_a_byte_is_not_read_again(lab: Lab, tmp_path: Path) -> None:
+    path = table(tmp_path, "csv")
+    lab.import_rows(path, mapping="guess")
+    assert lab.import_rows(path, mapping="guess")["unchanged_files"] == 1
+    assert lab.import_rows(path)["already_there"] == 3  # a preview tells all the same
+    assert lab.import_rows(path, mapping="guess", resume=False)["already_there"] == 3
+    other = {name: column for name, column in GUESS.items() if name != "source_id"}
+    assert lab.import_rows(path, mapping=other)["new"] == 3  # read otherwise it says something else
+    path.write_text(path.read_text().replace(",801,", ",901,"))
+    report = lab.import_rows(path, mapping="guess")
+    assert (report["unchanged_files"], report["read"], report["updated"]) == (0, 3, 1)
+    assert 901 in lab.ledger_df()["input_tokens"].tolist()
 
 
 def test_a_table_with_the_ledgers_own_names_needs_no_mapping(lab: Lab) -> None:
@@ -240,7 +254,7 @@ def test_a_bad_row_is_listed_and_stops_nothing(lab: Lab, tmp_path: Path) -> None
 def test_a_quote_that_never_closes_does_not_swallow_memory(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "LINE_BYTES", 10_000)
+    monkeypatch.setattr(tables, "LINE_BYTES", 10_000)
     limit = csv.field_size_limit()
     path = tmp_path / "calls.csv"
     path.write_text(

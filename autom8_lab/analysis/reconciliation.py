@@ -31,8 +31,8 @@ PERIOD_HOURS = {
     "week": 7 * 24 + 1,
     "month": 31 * 24 + 1,
 }  # with the hour that clocks are put back
-# Up to this the sides agree: half a cent, or a thousandth of the bill.
-AGREED_USD, AGREED_SHARE = 0.005, 0.001
+# Up to this the sides agree: a twentieth of a cent, or a thousandth of the bill.
+AGREED_USD, AGREED_SHARE = 0.0005, 0.001
 PROBE_TOKENS = 1_000
 # Where tokens of the one class on one side are of the other class on the other, the first one's count is wrong.
 EXCHANGED = (

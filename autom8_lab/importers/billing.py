@@ -19,7 +19,8 @@ from ..errors import InvalidValue, did_you_mean
 from ..records import Condition
 from ..validation import shortened
 from .mapping import columns_of, plain
-from .rows import ENDINGS, SAMPLE_ROWS, cell, sources, zone_of
+from .rows import SAMPLE_ROWS, cell, zone_of
+from .tables import ENDINGS
 from .values import count, first, instant, label, number, text
 
 if TYPE_CHECKING:
@@ -69,8 +70,7 @@ def import_bill(
 ) -> ImportReport:
     """Import the lines of a bill, or renew those that are there."""
     zone = zone_of(timezone)
-    for file, rows in sources(bill, endings=ENDINGS):
-        job.report.add("files", file is not None)
+    for file, rows in job.tables(bill, endings=ENDINGS):
         sample = list(islice(rows, SAMPLE_ROWS))
         columns = columns_of(row for _, row in sample)
         if not columns and not sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,11 +37,25 @@ class Cursors:
 
     def __init__(self, storage: Storage, kind: str, *, clock: Callable[[], datetime]) -> None:
         self._storage = storage
+        self._name = kind
         self._kind = f"{kind}/{VERSION}"
         self._clock = clock
 
+    def about(self, options: Any) -> Cursors:
+        """Return the positions of an import with these options, which reads the same files otherwise."""
+        told = json.dumps(options, sort_keys=True, ensure_ascii=False)
+        name = f"{self._name}:{hashlib.sha256(told.encode(errors='replace')).hexdigest()[:16]}"
+        return Cursors(self._storage, name, clock=self._clock)
+
     def _where(self, path: Path) -> list[Condition]:
         return [Condition("kind", "=", self._kind), Condition("path", "=", str(path.resolve()))]
+
+    def is_done(self, path: Path) -> bool:
+        """Whether the whole file was read, and has not changed by a byte since."""
+        rows = self._storage.rows(TABLE, where=self._where(path), columns=["position", "fingerprint"])
+        return any(
+            row["position"] == path.stat().st_size and row["fingerprint"] == whole_fingerprint(path) for row in rows
+        )
 
     def load(self, path: Path) -> Position:
         """Return the position up to which the file is what it was when it was read; the beginning if it is not."""
@@ -72,6 +87,12 @@ def fingerprint(path: Path, position: int) -> str:
         file.seek(max(0, position - PROBE_BYTES))
         digest.update(file.read(min(PROBE_BYTES, position)))
     return digest.hexdigest()
+
+
+def whole_fingerprint(path: Path) -> str:
+    """Return a hash of all of a file: tables are edited anywhere, unlike logs, which grow."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_plain(path: Path) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -59,14 +61,33 @@ def log_files(paths: Paths, *, endings: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def opened(path: Path) -> IO[bytes]:
-    """Open a file for reading bytes, unpacked where it is gzipped. Raises `InvalidValue` where it cannot be."""
+class _Watched(io.FileIO):
+    """A file that tells how many bytes are read."""
+
+    told: Callable[[int], Any] | None = None
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read into a buffer and tell."""
+        count = super().readinto(buffer)
+        if self.told is not None and count:
+            self.told(count)
+        return count
+
+
+@contextmanager
+def opened(path: Path, *, told: Callable[[int], Any] | None = None) -> Iterator[IO[bytes]]:
+    """Open a file for reading bytes, unpacked where it is gzipped; `told` hears how many were read.
+
+    Raises `InvalidValue` where it cannot be read.
+    """
     try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
+        raw = _Watched(path)
     except OSError as exc:
         raise InvalidValue(f"{path} cannot be read ({exc.strerror}): check the path and its permissions") from exc
+    raw.told = told
+    with io.BufferedReader(raw, CHUNK_BYTES) as file:
+        packed = file.peek(2)[:2] == b"\x1f\x8b"
+        yield gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[misc]
 
 
 def chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidValue, NotFound, ReadOnlyLab
 from ..indexing import progress_bar
-from .cursors import Cursors, Position, fingerprint, is_plain
-from .files import Line, json_values, lines, log_files, opened
+from .cursors import Cursors, Position, fingerprint, is_plain, whole_fingerprint
+from .files import Line, lines, log_files, opened
 from .recording import Entry, Recorder
 from .report import ImportReport
+from .tables import placed_in, placed_rows
 from .values import parsed
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ..storage import Storage
     from ..storing import Storing
     from .files import Paths
+    from .tables import Placed
 
 # Turns what a line or document says into calls; a log of coding agents has one with a memory for each file.
 Reader = Callable[[Any], Iterable[Entry]]
@@ -43,7 +45,10 @@ class Format:
     reader: Callable[[Path], Reader]
     needles: Sequence[bytes] = ()
     resumable: bool = True
-    documents: bool = False  # files may also be JSON documents and arrays
+
+
+def _size(files: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in files if path.exists())
 
 
 class Job:
@@ -72,6 +77,7 @@ class Job:
         self.cursors = Cursors(storage, f"{source}{'+texts' if store_texts else ''}", clock=clock)
         self._resume = resume
         self._progress = progress
+        self._done: list[Path] = []
 
     @staticmethod
     def found(path: Any, usual: Sequence[Path]) -> list[Path]:
@@ -87,9 +93,9 @@ class Job:
         return there
 
     def import_files(self, paths: Paths, form: Format) -> ImportReport:
-        """Import files one after the other. Raises `NotFound` for a path that is not there."""
+        """Import logs one after the other. Raises `NotFound` for a path that is not there."""
         files = log_files(paths, endings=form.endings)
-        with self.bar(sum(path.stat().st_size for path in files if path.exists()), "B") as bar:
+        with self.bar(_size(files), "B") as bar:
             for path in files:
                 self.report.add("files")
                 try:
@@ -100,6 +106,39 @@ class Job:
                     self.recorder.refuse(f"cannot be read ({exc.strerror or exc})", file=path.name, place="")
         return self.finished()
 
+    def tables(self, given: Any, *, endings: Sequence[str]) -> Iterator[tuple[str | None, Iterator[Placed]]]:
+        """Yield the files that are given, or the one table, each with its rows and where they stand.
+
+        A file that was read before and has not changed is left out. Raises `NotFound`.
+        """
+        if not isinstance(given, str | Path):
+            yield None, placed_rows([given] if isinstance(given, Mapping) else given)
+            return
+        files = log_files(given, endings=endings)
+        with self.bar(_size(files), "B") as bar:
+            for path in files:
+                self.report.add("files")
+                if self.is_done(path):
+                    bar.update(path.stat().st_size)
+                else:
+                    yield path.name, placed_in(path, told=bar.update)
+                    self.done(path)
+
+    def is_done(self, path: Path) -> bool:
+        """Whether a file was read before and has not changed; counts it then."""
+        done = self._resume and path.exists() and self.cursors.is_done(path)
+        self.report.add("unchanged_files", done)
+        return done
+
+    def done(self, path: Path) -> None:
+        """Note that all of a file has been read; remembered when the import ends."""
+        if path.exists():
+            self._done.append(path)
+
+    def forget_done(self) -> None:
+        """Have the files of this import read again the next time."""
+        self._done.clear()
+
     def bar(self, total: int, unit: str) -> Any:
         """Return a progress bar, which is not shown for what is over before it could be read."""
         interactive = "ipykernel" in sys.modules or sys.stderr.isatty()
@@ -107,42 +146,41 @@ class Job:
         return progress_bar(total, unit, long and interactive if self._progress is None else self._progress)
 
     def _import_file(self, path: Path, form: Format, bar: Any) -> None:
-        found = self.cursors.load(path) if self._resume else Position()
         size = path.stat().st_size
+        if not form.resumable or not is_plain(path):
+            if self.is_done(path):
+                bar.update(size)
+                return
+            reader = form.reader(path)
+            self._import_lines(path, form, reader, Position(), bar, resumable=False)
+            mark = whole_fingerprint(path)
+            position = Position(size, 0, mark, getattr(reader, "metadata", {}))
+            self.recorder.reached(path, self.cursors, position)
+            return
+        found = self.cursors.load(path) if self._resume else Position()
+        bar.update(found.position)
         if size and found.position == size:
             self.report.add("unchanged_files")
-            bar.update(size)
-            return
-        reader = form.reader(path)
-        if form.documents:
-            self._import_values(path, reader, bar)
         else:
-            self._import_lines(path, form, reader, found if form.resumable and is_plain(path) else Position(), bar)
-        if not (form.resumable and is_plain(path) and not form.documents):
-            metadata = getattr(reader, "metadata", {})
-            self._reached(path, Position(size, 0, metadata=metadata))
+            self._import_lines(path, form, form.reader(path), found, bar, resumable=True)
 
-    def _reached(self, path: Path, position: Position) -> None:
-        mark = fingerprint(path, position.position)
-        self.recorder.reached(path, self.cursors, Position(position.position, position.line, mark, position.metadata))
-
-    def _import_lines(self, path: Path, form: Format, reader: Reader, start: Position, bar: Any) -> None:
-        resumable = form.resumable and is_plain(path)
+    def _import_lines(
+        self, path: Path, form: Format, reader: Reader, start: Position, bar: Any, *, resumable: bool
+    ) -> None:
         end, number = start.position, start.line
-        with opened(path) as file:
-            told = end
+        with opened(path, told=bar.update) as file:
             for line in lines(file, start=start.position, number=start.line):
                 if self._import_line(line, form, reader, path) or line.complete:
                     end, number = line.end, line.number
                 if self.recorder.is_full():
                     if resumable:
-                        self._reached(path, Position(end, number))
+                        self._reached(path, end, number)
                     self.recorder.flush()
-                    bar.update(end - told)
-                    told = end
-            bar.update(end - told)
         if resumable and end > start.position:
-            self._reached(path, Position(end, number))
+            self._reached(path, end, number)
+
+    def _reached(self, path: Path, end: int, number: int) -> None:
+        self.recorder.reached(path, self.cursors, Position(end, number, fingerprint(path, end)))
 
     def _import_line(self, line: Line, form: Format, reader: Reader, path: Path) -> bool:
         """Take what a line says; return whether it was read, so that it need not be read again."""
@@ -163,16 +201,6 @@ class Job:
         self.take(reader, value, file=path.name, place=place)
         return True
 
-    def _import_values(self, path: Path, reader: Reader, bar: Any) -> None:
-        with opened(path) as file:
-            for place, value in json_values(file):
-                if isinstance(value, InvalidValue):
-                    self.recorder.refuse(value, file=path.name, place=place)
-                else:
-                    self.take(reader, value, file=path.name, place=place)
-                self.flush_if_full()
-        bar.update(path.stat().st_size)
-
     def preview(self, remedy: str) -> None:
         """Make this a dry run, because something has to be seen first."""
         self.report["dry_run"], self.report.remedy = True, remedy
@@ -184,6 +212,9 @@ class Job:
 
     def finished(self) -> ImportReport:
         """Record the rest and return the report."""
+        for path in self._done:
+            position = Position(path.stat().st_size, 0, whole_fingerprint(path))
+            self.recorder.reached(path, self.cursors, position)
         self.recorder.flush()
         return self.report
 

@@ -37,10 +37,7 @@ WORLDWIDE_ID_CHARS = 16
 
 def import_logs(job: Job, logs: Any) -> ImportReport:
     """Import SpendLogs rows or logging payloads from a file, a folder, a DataFrame or dicts."""
-    from .rows import sources
-
-    for file, rows in sources(logs, endings=ENDINGS):
-        job.report.add("files", file is not None)
+    for file, rows in job.tables(logs, endings=ENDINGS):
         for place, row in rows:
             if isinstance(row, InvalidValue):
                 job.recorder.refuse(row, file=file, place=place)

@@ -18,7 +18,6 @@ from ..records import Condition
 from . import otel_names as names
 from .otel_spans import Event, LogEvent, Span, told
 from .recording import Entry
-from .rows import sources
 from .values import amount, document, first, label, labels, milliseconds, number, spoken, text, token_counts
 
 if TYPE_CHECKING:
@@ -71,8 +70,7 @@ def _keep(memory: OrderedDict[str, Any], key: str, value: Any) -> None:
 def import_traces(job: Job, traces: Any, *, access: AccessLog, memory: Memory) -> ImportReport:
     """Import spans from files, a folder, a frame or dicts."""
     reader = TraceReader(job, access, memory)
-    for file, values in sources(traces, endings=ENDINGS):
-        job.report.add("files", file is not None)
+    for file, values in job.tables(traces, endings=ENDINGS):
         for place, value in values:
             reader.take(value, file=file, place=place)
     return reader.finished()
@@ -111,7 +109,9 @@ class TraceReader:
         self._flush()
         for key in self._evaluations:
             self._job.recorder.refuse(f"an evaluation of the span {key}, which is no call here", file=None, place="")
-        return self._job.report
+        if self._evaluations:
+            self._job.forget_done()  # their calls may still come
+        return self._job.finished()
 
     def _flush(self) -> None:
         self._job.recorder.flush()

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from ..drafts import rows_of
-from ..errors import InvalidValue, LabError, NotFound
+from ..errors import InvalidValue, NotFound
 from ..validation import shortened
-from .files import LINE_BYTES, json_values, lines, log_files, opened
 from .mapping import REQUIRED, checked, columns_of, guessed
 from .recording import Entry
+from .tables import Placed, placed_in, placed_rows
 from .values import amount, document, first, instant, label, milliseconds, number, outcome, text, token_counts
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from .jobs import Job
     from .report import ImportReport
 
 SAMPLE_ROWS = 200
-SLICE_ROWS = 10_000
 # Rows without an id that say the same are told apart as far as they stand near one another.
 REMEMBERED_ROWS = 100_000
-ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-CSV_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-Placed = tuple[str, Any]  # where a row stands, and the row or an InvalidValue
 
 
 def import_rows(
@@ -40,7 +32,18 @@ def import_rows(
 ) -> ImportReport:
     """Import the calls in a table; without a mapping, say which one would be used."""
     zone = zone_of(timezone)
-    file, placed = _placed(rows)
+    path = Path(rows).expanduser() if isinstance(rows, str | Path) else None
+    if path is not None and not path.is_file():
+        raise NotFound(f"no file at {path}: check the path")
+    size = path.stat().st_size if path is not None else 0
+    with job.bar(size, "B") as bar:
+        placed = placed_rows(rows) if path is None else placed_in(path, told=bar.update)
+        return _import(job, path, placed, mapping=mapping, source=source, zone=zone)
+
+
+def _import(
+    job: Job, path: Path | None, placed: Iterator[Placed], *, mapping: Any, source: str, zone: ZoneInfo
+) -> ImportReport:
     sample = list(islice(placed, SAMPLE_ROWS))
     columns = columns_of(row for _, row in sample)
     guess = guessed(columns)
@@ -55,13 +58,21 @@ def import_rows(
         raise InvalidValue(
             f"no column looks like {' or '.join(missing)}: give mapping={{'{missing[0]}': …}} with the columns {columns}"
         )
+    if path is not None:
+        job.report.add("files")
+        job.cursors = job.cursors.about([source, chosen, str(zone)])
+        if not job.report["dry_run"] and job.is_done(path):
+            return job.finished()
     reader = RowReader(chosen, source=source, zone=zone, texts=job.store_texts)
+    file = None if path is None else path.name
     for place, row in chain(sample, placed):
         if isinstance(row, InvalidValue):
             job.recorder.refuse(row, file=file, place=place)
         else:
             job.take(reader, row, file=file, place=place)
         job.flush_if_full()
+    if path is not None:
+        job.done(path)
     return job.finished()
 
 
@@ -71,111 +82,6 @@ def zone_of(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError) as exc:
         raise InvalidValue(f"timezone={shortened(name)}: give a name such as 'UTC' or 'Europe/Berlin'") from exc
-
-
-# Where rows come from
-
-
-def _placed(rows: Any) -> tuple[str | None, Iterator[Placed]]:
-    if isinstance(rows, str | Path):
-        path = Path(rows).expanduser()
-        if not path.is_file():
-            raise NotFound(f"no file at {path}: check the path")
-        return path.name, _of_file(path)
-    return None, _numbered(_of_frame(rows) if hasattr(rows, "iloc") else rows_of(rows))
-
-
-def sources(rows: Any, *, endings: Sequence[str]) -> Iterator[tuple[str | None, Iterator[Placed]]]:
-    """Yield the files that are given, or the one table, each with its rows and where they stand."""
-    if isinstance(rows, str | Path):
-        for path in log_files(rows, endings=endings):
-            yield path.name, _of_file(path)
-    else:
-        yield _placed([rows] if isinstance(rows, Mapping) else rows)
-
-
-def _numbered(rows: Iterable[Any]) -> Iterator[Placed]:
-    for position, row in enumerate(rows):
-        yield f"row {position}", row
-
-
-def _of_frame(frame: pd.DataFrame) -> Iterator[Any]:
-    if frame.columns.has_duplicates:
-        raise InvalidValue(f"the frame has two columns {frame.columns[frame.columns.duplicated()][0]!r}: drop one")
-    for start in range(0, len(frame), SLICE_ROWS):
-        yield from frame.iloc[start : start + SLICE_ROWS].to_dict("records")
-
-
-def _of_file(path: Path) -> Iterator[Placed]:
-    name = path.name.lower()
-    if name.endswith(CSV_ENDINGS):
-        yield from _of_csv(path)
-    elif name.endswith((".parquet", ".pq")):
-        yield from _numbered(_of_parquet(path))
-    else:
-        with opened(path) as file:
-            try:
-                yield from json_values(file)
-            except InvalidValue as exc:
-                yield "", exc
-
-
-def _of_csv(path: Path) -> Iterator[Placed]:
-    refused: list[Placed] = []
-
-    def texts() -> Iterator[str]:
-        try:
-            for line in lines(file):
-                if line.content is None:
-                    refused.append((f"line {line.number}", InvalidValue(line.refusal())))
-                else:
-                    yield line.content.decode("utf-8", errors="replace").removesuffix("\r") + "\n"
-        except InvalidValue as exc:
-            refused.append(("", exc))
-
-    limit = csv.field_size_limit(LINE_BYTES)
-    try:
-        with opened(path) as file:
-            source = texts()
-            head = next((line for line in source if line.strip()), "")
-            delimiter = max(",;\t|", key=head.count)
-            header = [name.strip() for name in next(csv.reader([head], delimiter=delimiter), [])]
-            if len(set(header)) < len(header):
-                twice = next(name for name in header if header.count(name) > 1)
-                raise InvalidValue(f"{path.name} has two columns {twice!r}: rename one")
-            yield from _csv_rows(csv.reader(source, delimiter=delimiter), header, refused)
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _csv_rows(reader: Any, header: list[str], refused: list[Placed]) -> Iterator[Placed]:
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            yield from refused
-            return
-        except csv.Error as exc:
-            yield f"line {reader.line_num + 1}", InvalidValue(f"not valid CSV: {exc}")
-            continue
-        if len(cells) == len(header):
-            yield f"line {reader.line_num + 1}", dict(zip(header, cells, strict=True))
-        elif cells:
-            message = f"{len(cells)} cells where the header has {len(header)}"
-            yield f"line {reader.line_num + 1}", InvalidValue(message)
-
-
-def _of_parquet(path: Path) -> Iterator[Any]:
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError as exc:
-        raise LabError("reading Parquet needs pyarrow: pip install 'autom8_lab[parquet]'") from exc
-    try:
-        with ParquetFile(path) as parquet:
-            for batch in parquet.iter_batches(batch_size=SLICE_ROWS):
-                yield from batch.to_pylist()
-    except (OSError, ValueError) as exc:
-        raise InvalidValue(f"{path.name} cannot be read as Parquet ({exc})") from exc
 
 
 # What a row says

@@ -44,7 +44,8 @@ def parsed(text: str | bytes) -> Any:
     try:
         return DECODER.decode(text if isinstance(text, str) else text.decode("utf-8", errors="replace"))
     except json.JSONDecodeError as exc:
-        raise InvalidValue(f"not valid JSON ({exc.msg} at character {exc.pos}): {shortened(exc.doc[:60])}") from exc
+        told = f"{exc.msg.removesuffix(' at')} at character {exc.pos}"
+        raise InvalidValue(f"not valid JSON ({told}): {shortened(exc.doc[:60])}") from exc
     except RecursionError as exc:
         raise InvalidValue("JSON nested too deep to be read") from exc
     except InvalidValue:

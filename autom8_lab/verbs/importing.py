@@ -11,6 +11,7 @@ from .. import retrieval
 from ..analysis.reconciliation import reconciled
 from ..importers import billing, claude_code, codex, litellm_logs, llm_embeddings, llm_logs, otel, rows
 from ..importers.jobs import Job
+from ..ledger import conditions
 from ..records import Condition
 from ..validation import name_value
 from .parts import Parts
@@ -72,14 +73,16 @@ class ImportVerbs(Parts):
         *,
         store_texts: bool = False,
         dry_run: bool = False,
+        resume: bool = True,
+        progress: bool | None = None,
     ) -> ImportReport:
         """Import LiteLLM's SpendLogs or logging payloads: CSV, JSON or JSON lines, a folder, a DataFrame or dicts.
 
         Its own cost is kept as `cost_actual_usd`; 0 for a model without a price is not known. An answer from its cache
-        used nothing. `importers.litellm_logs.LabLogger` records calls while they happen, under the same ids. Return a
-        report. Raises `NotFound`.
+        used nothing. A file that has not changed is not read again unless `resume=False`. `importers.LabLogger` records
+        calls while they happen, under the same ids. Return a report. Raises `NotFound`.
         """
-        job = self._job("litellm", store_texts=store_texts, dry_run=dry_run)
+        job = self._job("litellm", store_texts=store_texts, dry_run=dry_run, resume=resume, progress=progress)
         return litellm_logs.import_logs(job, logs)
 
     def import_llm_logs(
@@ -128,15 +131,17 @@ class ImportVerbs(Parts):
         *,
         store_texts: bool = False,
         dry_run: bool = False,
+        resume: bool = True,
+        progress: bool | None = None,
     ) -> ImportReport:
         """Import traces: OTLP JSON or JSON lines, a folder of it, the Python SDK's JSON of spans, or a frame of spans.
 
         OpenTelemetry's names for generative AI, current and deprecated, OpenInference's and OpenLLMetry's. Model calls
         become calls, retrievals searches (`searches_df`), evaluation events from 0 to 1 the quality of their call. A
-        span around another with the same counts is the same call. `importers.otel_export.LabSpanExporter` does it live.
-        Return a report. Raises `NotFound`.
+        span around another with the same counts is the same call. A file that has not changed is not read again unless
+        `resume=False`. `importers.LabSpanExporter` does it live. Return a report. Raises `NotFound`.
         """
-        job = self._job("otel", store_texts=store_texts, dry_run=dry_run)
+        job = self._job("otel", store_texts=store_texts, dry_run=dry_run, resume=resume, progress=progress)
         return otel.import_traces(job, traces, access=self._access, memory=self._trace_memory)
 
     def import_rows(
@@ -148,6 +153,8 @@ class ImportVerbs(Parts):
         timezone: str = "UTC",
         store_texts: bool = False,
         dry_run: bool = False,
+        resume: bool = True,
+        progress: bool | None = None,
     ) -> ImportReport:
         """Import the calls in any table: a DataFrame, dicts, or the path of a CSV, JSON, JSON lines or Parquet file.
 
@@ -156,7 +163,8 @@ class ImportVerbs(Parts):
         "metadata.any_key"; a column of nested values is a path, "usage.prompt_tokens". Without a mapping one is guessed
         and shown, and nothing is imported; `mapping="guess"` takes the guess. A table that has the ledger's own names
         needs none. `timezone` is that of times without one. A row without `source_id` is known by what it says, so
-        that importing again changes nothing. Raises `InvalidValue`, `NotFound`.
+        that importing again changes nothing; a file that has not changed is not even read unless `resume=False`. Raises
+        `InvalidValue`, `NotFound`.
 
         >>> calls = [{"created": "2026-05-01T12:00:00Z", "model": "gpt-4o-mini", "prompt_tokens": 812, "completion_tokens": 120}]
         >>> lab.import_rows(calls).mapping
@@ -164,7 +172,7 @@ class ImportVerbs(Parts):
         >>> lab.import_rows(calls, mapping="guess")["new"]
         1
         """
-        job = self._job(source, store_texts=store_texts, dry_run=dry_run)
+        job = self._job(source, store_texts=store_texts, dry_run=dry_run, resume=resume, progress=progress)
         return rows.import_rows(job, table, mapping=mapping, source=name_value(source, "source"), timezone=timezone)
 
     def import_billing(
@@ -189,7 +197,7 @@ class ImportVerbs(Parts):
         >>> lab.import_billing(bill, provider="openai")["new"]
         1
         """
-        job = self._job("billing", dry_run=dry_run)
+        job = self._job("billing", dry_run=dry_run, resume=False)
         name = name_value(provider, "provider")
         return billing.import_bill(job, bill, provider=name, mapping=mapping, currency=currency, timezone=timezone)
 
@@ -198,6 +206,7 @@ class ImportVerbs(Parts):
         *,
         by: str | Sequence[str] = ("day", "model"),
         provider: str | None = None,
+        source: str | Sequence[str] | None = None,
         since: Any = None,
         until: Any = None,
         rates: Mapping[str, float] | None = None,
@@ -208,10 +217,17 @@ class ImportVerbs(Parts):
         log's own cost where it has one, `billed_usd` the imported bill's. `difference_usd` (billed minus recorded) is the
         sum of what each class's difference in tokens costs, of `price_usd` (what is left at equal counts) and of
         `unexplained_usd` (where the bill has no counts); `explained_by` names the largest. Only calls of the billed
-        providers in the time that the bill covers take part. Other currencies need `rates`: {"EUR": 1.08} in USD.
+        providers in the time that the bill covers take part, with `source` only those of some logs. Other currencies need `rates`: {"EUR": 1.08} in USD.
         Sorted by `by`. Raises `InvalidValue`.
         """
         where = [] if provider is None else [Condition("provider", "=", name_value(provider, "provider"))]
         between = retrieval.between("at", since=since, until=until, now=self._clock())
-        book = self._ledger.price_book
-        return reconciled(self._storage, book, by=by, rates=rates, bill_where=[*where, *between], call_where=between)
+        calls = conditions(now=self._clock(), filters={"source": source}, known=["source"])
+        return reconciled(
+            self._storage,
+            self._ledger.price_book,
+            by=by,
+            rates=rates,
+            bill_where=[*where, *between],
+            call_where=[*calls, *between],
+        )
