@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +19,37 @@ CACHE_DIR = "AUTOM8_CACHE_DIR"
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
+OUTCOMES = pytest.StashKey[dict[str, set[str]]]()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """One cache for the session, that of the notebooks' kernels and of other processes too: models are exported once."""
+    config.stash[OUTCOMES] = {}
     folder = tempfile.TemporaryDirectory(prefix="autom8-cache-", ignore_cleanup_errors=True)
     config.add_cleanup(folder.cleanup)
     os.environ[CACHE_DIR] = folder.name
     # A shell starts what runs in its background with Ctrl-C ignored, and the tests of Ctrl-C would wait for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests that ask how others ended come last."""
+    items.sort(key=lambda item: item.path.name == "test_specification.py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep how each test ended: a skip or a failure at any time, a pass when it was called."""
+    report = yield
+    if report.when == "call" or not report.passed:
+        item.config.stash[OUTCOMES].setdefault(item.nodeid.partition("[")[0], set()).add(report.outcome)
+    return report
+
+
+@pytest.fixture
+def outcomes(request: pytest.FixtureRequest) -> dict[str, set[str]]:
+    """How the tests of this session ended so far, by their ids without parameters."""
+    return request.config.stash[OUTCOMES]
 
 
 @pytest.fixture(autouse=True)

@@ -46,6 +46,7 @@ from .errors import (
     StorageError,
     StorageFull,
     UnrecordedUsageWarning,
+    UnusablePath,
 )
 from .lab import Lab, current_lab, get_migration_status, repair, run_migrations, use
 from .lab import open_lab as open
@@ -197,6 +198,7 @@ __all__ = [
     "StorageError",
     "StorageFull",
     "UnrecordedUsageWarning",
+    "UnusablePath",
     "accesses_df",
     "acting_as",
     "aio",

@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from . import care, setup
 from . import lab as lab_module
-from . import setup
 from .agents import acting_agent, acting_as
 from .async_work import AsyncConnection, begun, to_its_end
 from .errors import LabBusy, LabClosed, LabError
@@ -417,7 +417,9 @@ def _off_loop(function: Callable[Parameters, Result]) -> Callable[Parameters, Co
     return coroutine
 
 
+check_file = _off_loop(care.check_file)
 get_migration_status = _off_loop(lab_module.get_migration_status)
+repair = _off_loop(lab_module.repair)
 run_migrations = _off_loop(lab_module.run_migrations)
 setup_database = _off_loop(setup.setup_database)
 setup_database_from_config = _off_loop(setup.setup_database_from_config)

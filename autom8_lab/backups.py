@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .care import Bar
-from .errors import InvalidValue, NotALab, StorageError
+from .errors import InvalidValue, NotALab, StorageError, UnusablePath
 from .records import Report
 from .validation import path_value, positive_integer, progress_value
 
@@ -55,7 +55,7 @@ def _destination(storage: Storage, path: str | os.PathLike[str]) -> tuple[Path, 
     """Return the folder that the backup goes to, and its file unless the folder is to hold several."""
     place, text = path_value(path), os.fspath(path)
     if not place.absolute().parent.is_dir():
-        raise StorageError(f"no folder {place.absolute().parent}: create it first, then back up to {text!r}")
+        raise UnusablePath(f"no folder {place.absolute().parent}: create it first, then back up to {text!r}")
     if place.is_dir() or text.endswith(("/", os.sep)) or not (place.exists() or place.suffix):
         place.mkdir(mode=0o700, exist_ok=True)
         return place, None

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from . import __version__
-from .errors import InvalidValue, LabError, LabWarning, NotFound, did_you_mean
+from .errors import InvalidValue, LabError, LabWarning, NotALab, NotFound, did_you_mean
 
 # Each command's module and its short help, so that --help loads none of them.
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
@@ -37,6 +37,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "check": ("care", "Look at everything in the file, row by row."),
         "backup": ("care", "Copy the lab while others read and write it."),
         "repair": ("care", "Save what a damaged lab still holds into a new one."),
+        "export": ("care", "Write everything in the lab as JSON lines."),
     },
     "Try": {
         "test": ("trying", "Try everything a lab does in this installation."),
@@ -118,7 +119,9 @@ class Commands(click.Group):
             except click.UsageError as error:
                 raise _in_one_line(error) from error
             except LabError as error:
-                raise (WrongInput if isinstance(error, InvalidValue | NotFound) else OneLine)(error) from error
+                raise (WrongInput if isinstance(error, InvalidValue | NotFound | NotALab) else OneLine)(
+                    error
+                ) from error
 
 
 @click.group(

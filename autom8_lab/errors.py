@@ -16,6 +16,7 @@ LabError
     ├── LabForked
     ├── LabMoved
     ├── ReadOnlyLab
+    ├── UnusablePath        (also an InvalidValue)
     ├── NotALab
     ├── NewerSchema
     ├── StatementTimeout
@@ -104,6 +105,10 @@ class LabMoved(StorageError):
 
 class ReadOnlyLab(StorageError):
     """The lab is read-only."""
+
+
+class UnusablePath(StorageError, InvalidValue):
+    """No file can be at that path."""
 
 
 class NotALab(StorageError):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .care import Bar
-from .errors import InvalidValue, LabNotFound, StorageError
+from .errors import InvalidValue, LabNotFound, UnusablePath
 from .frames import frame
 from .records import Report
 from .validation import path_value
@@ -78,7 +78,7 @@ def _refuse(source: Path, target: Path, beside: Path, open_paths: Iterable[str])
         if place.exists():
             raise InvalidValue(f"to={os.fspath(target)!r}: {place} is there already: give a path where nothing is")
     if not target.absolute().parent.is_dir():
-        raise StorageError(f"no folder {target.absolute().parent}: create it first")
+        raise UnusablePath(f"no folder {target.absolute().parent}: create it first")
 
 
 def _row(outcome: Outcome, table: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import InvalidValue, LabError, ModelUnavailable, StorageError
+from .errors import InvalidValue, LabError, ModelUnavailable, UnusablePath
 from .lab import Lab, get_migration_status
 from .pricing import PriceBook
 from .records import Report
@@ -139,7 +139,7 @@ def _made_ready(config: LabConfig) -> tuple[bool, int]:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise StorageError(f"the folder {place.parent} cannot be made ({exc.strerror}): give another path") from exc
+        raise UnusablePath(f"the folder {place.parent} cannot be made ({exc.strerror}): give another path") from exc
     return True, 0
 
 

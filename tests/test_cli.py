@@ -171,6 +171,11 @@ def test_a_shell_completes_commands_and_options() -> None:
         (["backup", "backups/", "--keep", "0"], "keep=0"),
         (["repair", "autom8.db"], "autom8.db"),
         (["repair", "new.db", "--db", "none.db"], "no lab at none.db"),
+        (["export"], "Missing argument 'PATH'"),
+        (["export", "wrong.jsonl"], "wrong.jsonl is no export of a lab"),
+        (["import", "export"], "export needs a PATH"),
+        (["import", "export", "none.jsonl"], "no export at none.jsonl"),
+        (["import", "export", "wrong.jsonl"], "wrong.jsonl"),
         (["test", "--only", "vector"], "no group of checks 'vector'; did you mean 'vectors'?"),
         (["bench", "--part", "raed"], "raed"),
         (["bench", "--size", "huge"], "'huge' is not one of"),
@@ -209,14 +214,38 @@ def test_a_wrong_configuration_file_is_one_line(tmp_path: Path) -> None:
     assert "is not valid YAML" in result.stderr
 
 
-def test_what_the_file_refuses_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["health", "--db", "other.db"], "is not an SQLite file: give another path; the file was not touched"),
+        (["store", "x", "--db", "none/lab.db"], "/none: create it first"),
+        (["store", "x", "--db", "folder"], "folder is a folder: give the path of a file in it"),
+        (["init", "--db", "other.db/lab.db"], "cannot be made"),
+        (["demo", "--path", "folder"], "folder is a folder"),
+        (["backup", "none/copy.db"], "/none: create it first"),
+        (["export", "none/lab.jsonl"], "/none: create it first"),
+        (["repair", "none/lab.db"], "/none: create it first"),
+        (["test", "--folder", "none"], "no files can be made in none"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_path_where_nothing_can_be_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
     (tmp_path / "other.db").write_text("this is no database, and long enough", encoding="utf-8")
-    result = run("health", "--db", "other.db")
-    assert (result.exit_code, result.stderr) == (
-        1,
-        "Error: other.db is not an SQLite file: give another path; the file was not touched\n",
-    )
-    assert process("demo", "--path", str(tmp_path)).returncode == 1
+    (tmp_path / "folder").mkdir()
+    run("store", "x")
+    result = run(*arguments)
+    assert (result.exit_code, result.stderr.count("\n"), result.stdout) == (2, 1, "")
+    assert message in result.stderr
+
+
+def test_what_the_lab_cannot_do_is_one_line_and_exit_code_1() -> None:
+    run("store", "x", "--id", "taken")
+    result = run("store", "y", "--id", "taken")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("Error: ")
+    assert "taken" in result.stderr
 
 
 def test_a_process_ends_without_a_traceback() -> None:
@@ -454,6 +483,16 @@ def test_a_damaged_lab_is_repaired_into_a_new_one(ledger: Path) -> None:
     result = run("repair", "rescued.db")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert run("repair", "other.db", "--db", "whole.db").stdout.count("\n") > 15
+
+
+def test_a_lab_goes_out_as_json_lines_and_comes_back_into_an_empty_one(ledger: Path, tmp_path: Path) -> None:
+    whole = answer("export", "whole.jsonl.gz")
+    assert answer("import", "export", "whole.jsonl.gz", "--db", "copy.db")["rows"] == whole["rows"]
+    assert answer("export", "again.jsonl.gz", "--db", "copy.db")["sha256"] == whole["sha256"]
+    assert answer("export", "bare.jsonl", "--no-vectors")["rows"] < whole["rows"]
+    assert "usage_ledger" in run("import", "export", "bare.jsonl", "--db", "bare.db").stdout
+    result = run("import", "export", "whole.jsonl.gz", "--db", "copy.db")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
 
 
 def test_a_file_that_cannot_be_opened_can_be_checked(tmp_path: Path) -> None:

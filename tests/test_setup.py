@@ -183,7 +183,9 @@ def test_the_same_functions_can_be_awaited(tmp_path: Path) -> None:
         assert (await al.aio.run_migrations(path))["pending"] == []
         assert (await al.aio.get_migration_status(path))["pending"] == []
         assert (await al.aio.validate_config())["valid"] is True
+        assert (await al.aio.check_file(path)).empty
+        assert (await al.aio.repair(path, to=tmp_path / "copy.db"))["lost"] == 0
 
     asyncio.run(main())
-    for name in ("setup_database", "run_migrations", "validate_config"):
+    for name in ("check_file", "repair", "setup_database", "run_migrations", "validate_config"):
         assert inspect.signature(getattr(al.aio, name)) == inspect.signature(getattr(al, name))

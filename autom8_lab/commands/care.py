@@ -1,4 +1,4 @@
-"""Commands that look after the file: health, check, backup, repair."""
+"""Commands that look after the file: health, check, backup, repair, export."""
 
 from __future__ import annotations
 
@@ -94,3 +94,19 @@ def repair_command(to: str, configured: Callable[[], LabConfig], output: Output)
         output.frame(tables)
     if report["lost"] or report["doubtful"]:
         raise SystemExit(1)
+
+
+@click.command("export")
+@click.argument("path")
+@click.option("--no-vectors", is_flag=True, help="Leave the vectors out; they can be made again.")
+@lab_options
+@output_options
+def export_command(lab: Lab, path: str, no_vectors: bool, output: Output) -> None:
+    """Write everything in the lab as JSON lines.
+
+    As of one moment, compressed where PATH ends in .gz; an older export is replaced, any other file refused.
+    `import export PATH` reads it into an empty lab.
+
+    Example: autom8-lab export lab.jsonl.gz --db autom8.db
+    """
+    output.record(lab.export(path, vectors=not no_vectors, progress=output.progress))

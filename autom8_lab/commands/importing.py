@@ -46,23 +46,26 @@ def import_command(
 ) -> None:
     """Import the logs that other tools have written.
 
-    Repeated, it adds only what is new. SOURCE is claude-code, codex, rows (any CSV, JSON, JSON lines or Parquet file) or another importer of the lab; PATH
-    is a file or a folder, for most sources by default where the tool keeps its logs. A missing lab is made.
+    Repeated, it adds only what is new. SOURCE is billing, claude-code, codex, litellm, llm-logs, llm-embeddings, otel,
+    rows (any CSV, JSON, JSON lines or Parquet file), or export (what `export` wrote, into an empty lab). PATH is a file
+    or a folder, for most sources by default where the tool keeps its logs. A missing lab is made.
 
     Example: autom8-lab import rows calls.csv --mapping model=Model --mapping input_tokens="Prompt tokens"
     """
+    from ..importers.report import ImportReport
+
     given = {name: value for name, value in options.items() if value is not None}
     if mapping:
         given["mapping"] = "guess" if mapping == ("guess",) else _mapping(mapping)
     verb = _verb(source, path, given)
     with opened(configured(), create=True) as lab:
         report = getattr(lab, verb)(*([path] if path is not None else []), **given)
-    if output.form == "json":
-        output.record({**report, "refused_rows": report.refused_df().to_dict("records")})
-    elif output.form == "csv":
-        output.record(report)
-    else:
+    if output.form == "table":
         click.echo(str(report))
+    elif output.form == "json" and isinstance(report, ImportReport):
+        output.record({**report, "refused_rows": report.refused_df().to_dict("records")})
+    else:
+        output.record(report)
 
 
 def _mapping(pairs: tuple[str, ...]) -> dict[str, str]:

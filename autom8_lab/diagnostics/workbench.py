@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import LabError, StorageError
+from ..errors import LabError, UnusablePath
 from ..lab import Lab, make_lab
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ def expect_error(kind: type[Exception], doing: str) -> Iterator[None]:
 
 
 def new_folder(prefix: str, folder: str | os.PathLike[str] | None) -> tempfile.TemporaryDirectory[str]:
-    """Return a folder of its own in `folder`, or in the system's temporary one. Raises `StorageError`."""
+    """Return a folder of its own in `folder`, or in the system's temporary one. Raises `UnusablePath`."""
     try:
         return tempfile.TemporaryDirectory(prefix=prefix, dir=folder, ignore_cleanup_errors=True)
     except OSError as exc:
-        raise StorageError(f"no files can be made in {folder or tempfile.gettempdir()}: {exc.strerror}") from exc
+        raise UnusablePath(f"no files can be made in {folder or tempfile.gettempdir()}: {exc.strerror}") from exc
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..care import Bar
 from ..contexts import text_is_sound
-from ..errors import DamagedLab, InvalidValue, StorageError
+from ..errors import DamagedLab, InvalidValue, UnusablePath
 from ..records import Condition, Report
 from ..validation import flag_value, path_value, shortened
 from .lines import (
@@ -68,7 +68,7 @@ def _refuse(storage: Storage, target: Path) -> None:
     if target.is_dir():
         raise InvalidValue(f"path={os.fspath(target)!r} is a folder: give the path of a file, such as lab.jsonl.gz")
     if not target.absolute().parent.is_dir():
-        raise StorageError(f"no folder {target.absolute().parent}: create it first, then export to {target}")
+        raise UnusablePath(f"no folder {target.absolute().parent}: create it first, then export to {target}")
     if target.exists() and target.stat().st_size:
         header_of(target)  # nothing but an older export is replaced
 

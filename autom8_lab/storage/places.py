@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from ..errors import InvalidValue, LabNotFound, NotALab, StorageError
+from ..errors import InvalidValue, LabNotFound, NotALab, UnusablePath
 from .opening import MEMORY
 
 HEADER = b"SQLite format 3\0"
@@ -31,7 +31,7 @@ def look_at(path: str, *, read_only: bool) -> None:
     try:
         _look_at(Path(path), path, read_only=read_only)
     except OSError as exc:
-        raise StorageError(f"{path}: {exc.strerror}: check the path and the permissions of its folders") from exc
+        raise UnusablePath(f"{path}: {exc.strerror}: check the path and the permissions of its folders") from exc
 
 
 def _look_at(place: Path, path: str, *, read_only: bool) -> None:
@@ -41,7 +41,7 @@ def _look_at(place: Path, path: str, *, read_only: bool) -> None:
         _create(place, path, read_only=read_only)
         return
     if stat.S_ISDIR(mode):
-        raise StorageError(f"{path} is a folder: give the path of a file in it, such as {place / 'autom8.db'}")
+        raise UnusablePath(f"{path} is a folder: give the path of a file in it, such as {place / 'autom8.db'}")
     if not stat.S_ISREG(mode):
         # To open a pipe would wait for whoever writes to it.
         raise NotALab(f"{path} is a device, pipe or socket: give the path of an ordinary file")
@@ -55,6 +55,6 @@ def _create(place: Path, path: str, *, read_only: bool) -> None:
     if read_only:
         raise LabNotFound(f"no lab at {path} to open read-only: create one with al.open({path!r})")
     if not place.absolute().parent.is_dir():
-        raise StorageError(f"no folder {place.absolute().parent}: create it first, then open {path!r}")
+        raise UnusablePath(f"no folder {place.absolute().parent}: create it first, then open {path!r}")
     # Created here, because SQLite would make it readable by everyone.
     os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o600))
