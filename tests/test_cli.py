@@ -423,6 +423,8 @@ def test_logs_are_imported_with_a_report(tmp_path: Path) -> None:
     assert (report["new"], report["refused"]) == (1, 1)
     assert "input_tokens" in report["refused_rows"][0]["reason"]
     table = run("import", "rows", "calls.csv", "--mapping", "guess").stdout
+    assert re.search(r"unchanged_files +1", table)
+    table = run("import", "rows", "calls.csv", "--mapping", "guess", "--again").stdout
     assert re.search(r"already_there +1", table)
     mapping = ["model=Model", "at=At", "input_tokens=Completion tokens"]
     options = [word for pair in mapping for word in ("--mapping", pair)]

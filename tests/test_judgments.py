@@ -129,7 +129,7 @@ def test_a_query_keeps_its_id_and_an_id_its_text(shop: Lab) -> None:
 def test_without_any_judgment_evaluation_says_how_to_get_some(shop: Lab) -> None:
     with pytest.raises(al.InvalidValue, match=r"collect some with al.judge\(\)"):
         shop.evaluate_search()
-    with pytest.raises(al.InvalidValue, match="queries=.* without judgments: give both"):
+    with pytest.raises(al.InvalidValue, match=r"queries=.* without judgments: give both"):
         shop.evaluate_search(["refund"])
     with pytest.raises(al.InvalidValue, match="inside the frame"):
         shop.judge(pd.DataFrame(), grades={"a": 1})
