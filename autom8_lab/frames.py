@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -79,4 +80,12 @@ def _array(values: list[Any], dtype: str) -> Any:
         return pd.to_datetime(pd.Series(values, dtype="object"), utc=True).astype(cast("Any", TIME)).array
     if dtype == "float64":
         return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-    return pd.array(cast("Any", values), dtype=cast("Any", dtype)) if dtype not in PLAIN else np.array(values, dtype)
+    return np.array(values, dtype) if dtype in PLAIN else pd.array(cast("Any", values), dtype=_dtype(dtype))
+
+
+@cache
+def _dtype(name: str) -> Any:
+    """Return pandas' dtype of a name, which it would parse anew for each column."""
+    import pandas as pd
+
+    return pd.api.types.pandas_dtype(name)

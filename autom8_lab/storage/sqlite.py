@@ -28,6 +28,7 @@ from .pool import ConnectionPool
 from .sql import ILLEGIBLE, decoder_of, encoded, order_clause, refuse_illegible, where_clause
 from .sqlite_care import SQLiteCare
 from .sqlite_columns import stored_rows
+from .sqlite_names import KeptNames
 from .sqlite_search import CONTEXTS, SQLiteSearch
 from .sqlite_text import TextIndex
 from .sqlite_vec import load_extension
@@ -65,7 +66,8 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
         self.path = config.db_path
         self._columns_of: dict[str, dict[str, Any]] = {}
         self._seals = checksums.Seals()
-        self._text = TextIndex(self.remember)
+        self._names = KeptNames(self.remember)
+        self._text = TextIndex(self.remember, self._names)
         look_at(self.path, read_only=config.read_only)
         refusal = why_read_only(self.path, asked=config.read_only)
         self.read_only = refusal is not None
@@ -76,6 +78,7 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
             index_beside=None if self.read_only or self.path == MEMORY else Path(self.path).absolute(),
             read=lambda: self._pool.reader(),
             remember=self.remember,
+            names=self._names,
         )
         self._pool = ConnectionPool(
             self.path,
@@ -105,6 +108,7 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
         self._seals.clear()
         self._vectors.forget()
         self._text.forget()
+        self._names.forget()
         self._open(migrate=True)
 
     def _open(self, *, migrate: bool) -> None:

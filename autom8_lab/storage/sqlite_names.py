@@ -11,8 +11,13 @@ from sqlite_utils import Database
 Remember = Callable[[Hashable, Callable[[], Any]], Any]
 
 
+def text_changes(database: Database) -> int:
+    """Return a number that grows with every change of contexts' texts, and every deletion, but not with additions."""
+    return int(database.conn.execute("SELECT state FROM index_state WHERE name = 'text'").fetchone()[0])
+
+
 class ContextNames:
-    """The ids that have been asked for so far. `Storage.remember` keeps one per state of the database."""
+    """The ids that have been asked for so far, by key and back; they hold until a context is changed or deleted."""
 
     def __init__(self) -> None:
         self._ids: dict[int, str] = {}
@@ -38,3 +43,25 @@ class ContextNames:
         sql = f"SELECT context_key, id FROM context_registry WHERE {column} IN (SELECT value FROM json_each(?))"
         for key, context_id in database.conn.execute(sql, [json.dumps(values)]):
             self._ids[key], self._keys[context_id] = context_id, key
+
+
+class KeptNames:
+    """The names of this version of the contexts. Inside a transaction, which may be taken back, nothing is kept."""
+
+    def __init__(self, remember: Remember) -> None:
+        self._remember = remember
+        self._kept: tuple[int, ContextNames] = (-1, ContextNames())
+
+    def __call__(self, database: Database, *, dirty: bool) -> ContextNames:
+        """Return the names to ask."""
+        if dirty:
+            return ContextNames()
+        changes: int = self._remember("text changes", lambda: text_changes(database))
+        kept = self._kept
+        if kept[0] != changes:
+            self._kept = kept = changes, ContextNames()
+        return kept[1]
+
+    def forget(self) -> None:
+        """Drop what is in memory, because the file is another one now."""
+        self._kept = -1, ContextNames()

@@ -18,7 +18,7 @@ from .hnsw_file import FACTS
 from .pool import ConnectionPool
 from .sql import encoded
 from .sqlite_chunks import current_position
-from .sqlite_names import ContextNames
+from .sqlite_names import KeptNames
 from .sqlite_text import TextIndex, passages
 from .sqlite_vectors import SQLiteVectors
 from .transactions import Transaction
@@ -35,6 +35,7 @@ class SQLiteSearch(Storage):
 
     _pool: ConnectionPool
     _seals: Seals
+    _names: KeptNames
     _text: TextIndex
     _vectors: SQLiteVectors
 
@@ -78,7 +79,7 @@ class SQLiteSearch(Storage):
     def passages(self, terms: Sequence[str], context_ids: Sequence[str]) -> dict[str, str]:
         """See `Storage.passages`."""
         with self._pool.reader() as database:
-            names: ContextNames = self.remember("names", ContextNames)
+            names = self._names(database, dirty=self.in_transaction)
             return passages(database, terms, names.keys(database, context_ids))
 
     def effective(self, where: Where) -> Where:

@@ -18,7 +18,7 @@ from ..forking import new_lock
 from ..records import TextMatch
 from .base import Where
 from .sql import ContextFilter, context_filter
-from .sqlite_names import ContextNames, Remember
+from .sqlite_names import ContextNames, KeptNames, Remember
 
 FTS = "context_registry_fts"
 INDEXED = ("content", "topic", "summary")
@@ -83,8 +83,9 @@ class TextIndex:
     any of them, each time; for common words that is most of the table.
     """
 
-    def __init__(self, remember: Remember) -> None:
+    def __init__(self, remember: Remember, names: KeptNames) -> None:
         self._remember = remember
+        self._names = names
         self._snapshot = _Snapshot(Table(-1, -1, 0, 0.0))
         self._lock = new_lock()
 
@@ -112,7 +113,7 @@ class TextIndex:
         found = [self._scored(database, snapshot, term, of_columns) for term in telling]
         keys, scores = _added_up([item for item in found if len(item.keys)])
         passing = context_filter(database, where, columns)
-        names: ContextNames = self._remember("names", ContextNames)
+        names = self._names(database, dirty=dirty)
         best = _best(database, names, keys, scores, k, passing=passing)
         matches = [TextMatch(context_id, score, rank) for rank, (context_id, score) in enumerate(best, 1)]
         others = list(set(include) - {context_id for context_id, _ in best})
@@ -131,8 +132,7 @@ class TextIndex:
     ) -> dict[str, tuple[str, ...]]:
         """See `Storage.matched_terms`."""
         snapshot = self._current(database, dirty=dirty)
-        names: ContextNames = self._remember("names", ContextNames)
-        known = names.keys(database, context_ids)
+        known = self._names(database, dirty=dirty).keys(database, context_ids)
         wanted = np.array(list(known.values()), dtype=np.int64)
         telling = self._telling(database, snapshot, terms)
         there = [_among(self._scored(database, snapshot, term).keys, wanted).tolist() for term in telling]

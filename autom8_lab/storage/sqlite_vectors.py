@@ -19,7 +19,7 @@ from .checksums import COLUMN, Seal
 from .hnsw_file import ENOUGH_RECALL, HnswFile, Read, Ready
 from .sql import ContextFilter, context_filter, where_clause
 from .sqlite_chunks import Keys, Position, caught_up, current_position
-from .sqlite_names import ContextNames, Remember
+from .sqlite_names import ContextNames, KeptNames, Remember
 from .sqlite_vec import VEC_LIMIT, VecTable
 
 EMBEDDING = ("chunk_hash", "model_id", "dimensions", "vector")
@@ -60,6 +60,7 @@ class SQLiteVectors:
         index_beside: Path | None,
         read: Read,
         remember: Remember,
+        names: KeptNames,
     ) -> None:
         self.metric = metric
         self.engine = engine
@@ -68,6 +69,7 @@ class SQLiteVectors:
         self._hnsw_from_chunks = hnsw_from_chunks
         self._read = read
         self._remember = remember
+        self._names = names
         self._matrix: VectorMatrix | None = None
         self._matrix_position = Position(0, 0, 0)
         self._lock = new_lock()
@@ -192,9 +194,9 @@ class SQLiteVectors:
         now = self._now(database, set_key)
         if not dirty and self._is_warm(now):
             matrix = self._synced_matrix(database, now)
-            keys = self._names.keys(database, context_ids).values()
-            rows = matrix.rows_of(np.fromiter(keys, dtype=np.int64))
-            neighbours = self._best_rows(database, matrix, rows, matrix.similarity(vector, rows))
+            names = self._names(database, dirty=dirty)
+            rows = matrix.rows_of(np.fromiter(names.keys(database, context_ids).values(), dtype=np.int64))
+            neighbours = _best_rows(database, names, matrix, rows, matrix.similarity(vector, rows))
         else:
             condition = "k.set_key = ? AND c.id IN (SELECT value FROM json_each(?))"
             neighbours = self._read_and_compared(database, vector, condition, [set_key, json.dumps(list(context_ids))])
@@ -248,11 +250,11 @@ class SQLiteVectors:
             return []
         now, passing = self._now(database, set_key), context_filter(database, where, columns)
         matrix = self._read_matrix(database, now)[0] if dirty else self._synced_matrix(database, now)
-        found = []
+        found, names = [], self._names(database, dirty=dirty)
         for start in range(0, len(vectors), PRODUCT_ROWS):
             block = vectors[start : start + PRODUCT_ROWS]
             for vector, closeness in zip(block, matrix.closeness_of(block), strict=True):
-                found.append(self._nearest_rows(database, matrix, vector, k, passing, closeness))
+                found.append(_nearest_rows(database, names, matrix, vector, k, passing, closeness))
         return [Nearest(neighbours, choice.engine, choice.reason) for neighbours in found]
 
     def _exactly(
@@ -260,36 +262,8 @@ class SQLiteVectors:
     ) -> list[Neighbour]:
         now = self._now(database, set_key)
         matrix = self._read_matrix(database, now)[0] if dirty else self._synced_matrix(database, now)
-        return self._nearest_rows(database, matrix, vector, k, passing, None)
-
-    def _nearest_rows(
-        self,
-        database: Database,
-        matrix: VectorMatrix,
-        vector: Array32,
-        k: int,
-        passing: ContextFilter | None,
-        known: Array32 | None,
-    ) -> list[Neighbour]:
-        if passing is not None and passing.listed is not None:
-            rows = matrix.rows_of(passing.listed)
-        else:
-            closeness = matrix.closeness(vector) if known is None else known
-
-            def fetch(size: int) -> Candidates:
-                order = np.argpartition(closeness, len(closeness) - size)[-size:] if size < len(closeness) else None
-                order = np.arange(len(closeness)) if order is None else order
-                order = order[np.argsort(-closeness[order], kind="stable")]
-                order = order[closeness[order] > -np.inf]
-                lowest = float(closeness[order[-1]]) if len(order) else -np.inf
-                if passing is not None:
-                    order = order[passing(matrix.context_keys[order])]
-                contexts = matrix.context_keys[order]
-                return Candidates(order, contexts, closeness[order], lowest, size >= len(closeness))
-
-            margin = 2 * matrix.error(vector)
-            rows = _candidates(fetch, k, limit=len(closeness), margin=lambda last: margin)
-        return self._best_rows(database, matrix, rows, matrix.similarity(vector, rows))[:k]
+        names = self._names(database, dirty=dirty)
+        return _nearest_rows(database, names, matrix, vector, k, passing, None)
 
     def _by_vec_table(
         self, database: Database, vector: Array32, k: int, where: Where, columns: Mapping[str, Any]
@@ -361,11 +335,6 @@ class SQLiteVectors:
         position: Position = self._remember(("position", set_key), lambda: current_position(database, set_key))
         return position
 
-    @property
-    def _names(self) -> ContextNames:
-        names: ContextNames = self._remember("names", ContextNames)
-        return names
-
     def _synced_matrix(self, database: Database, now: Position) -> VectorMatrix:
         with self._lock:
             if self._matrix is None or self._matrix_position.set_key != now.set_key:
@@ -373,19 +342,6 @@ class SQLiteVectors:
             elif not self._matrix_position.covers(now):
                 self._matrix, self._matrix_position = caught_up(database, self._matrix, self._matrix_position, now)
             return self._matrix
-
-    def _best_rows(
-        self, database: Database, matrix: VectorMatrix, rows: Keys, similarities: Array64
-    ) -> list[Neighbour]:
-        """Return each context once, by its best row; ties by id."""
-        contexts, spans = matrix.context_keys[rows], matrix.spans(rows)
-        # By context, then the most similar, then the first chunk: the first of each context is its best.
-        order = np.lexsort((spans[:, 0], -similarities, contexts))
-        best = order[np.unique(contexts[order], return_index=True)[1]]
-        names = self._names.ids(database, contexts[best].tolist())
-        found = zip(contexts[best].tolist(), similarities[best].tolist(), spans[best].tolist(), strict=True)
-        # A context that another process has just deleted has no name any more.
-        return _ordered(Neighbour(names[key], value, *span) for key, value, span in found if key in names)
 
     def _read_matrix(self, database: Database, now: Position) -> tuple[VectorMatrix, Position]:
         sql = (
@@ -397,6 +353,51 @@ class SQLiteVectors:
         capacity = int(count * SPARE) + 1_024
         matrix = VectorMatrix(dimensions=dimensions, metric=self.metric, capacity=capacity)
         return caught_up(database, matrix, Position(now.set_key, 0, 0), now)
+
+
+def _nearest_rows(
+    database: Database,
+    names: ContextNames,
+    matrix: VectorMatrix,
+    vector: Array32,
+    k: int,
+    passing: ContextFilter | None,
+    known: Array32 | None,
+) -> list[Neighbour]:
+    if passing is not None and passing.listed is not None:
+        rows = matrix.rows_of(passing.listed)
+    else:
+        closeness = matrix.closeness(vector) if known is None else known
+
+        def fetch(size: int) -> Candidates:
+            order = np.argpartition(closeness, len(closeness) - size)[-size:] if size < len(closeness) else None
+            order = np.arange(len(closeness)) if order is None else order
+            order = order[np.argsort(-closeness[order], kind="stable")]
+            order = order[closeness[order] > -np.inf]
+            lowest = float(closeness[order[-1]]) if len(order) else -np.inf
+            if passing is not None:
+                order = order[passing(matrix.context_keys[order])]
+            contexts = matrix.context_keys[order]
+            return Candidates(order, contexts, closeness[order], lowest, size >= len(closeness))
+
+        margin = 2 * matrix.error(vector)
+        rows = _candidates(fetch, k, limit=len(closeness), margin=lambda last: margin)
+    return _best_rows(database, names, matrix, rows, matrix.similarity(vector, rows))[:k]
+
+
+def _best_rows(
+    database: Database, names: ContextNames, matrix: VectorMatrix, rows: Keys, similarities: Array64
+) -> list[Neighbour]:
+    """Return each context once, by its best row; ties by id."""
+    contexts, spans = matrix.context_keys[rows], matrix.spans(rows)
+    # By context, then the most similar, then the first chunk: the first of each context is its best.
+    order = np.lexsort((spans[:, 0], -similarities, contexts))
+    best = order[np.unique(contexts[order], return_index=True)[1]]
+    ids = names.ids(database, contexts[best].tolist())
+    found = zip((-similarities[best]).tolist(), contexts[best].tolist(), spans[best].tolist(), strict=True)
+    # A context that another process has just deleted has no name any more.
+    ordered = sorted((negative, ids[key], span) for negative, key, span in found if key in ids)
+    return [Neighbour(context_id, -negative, *span) for negative, context_id, span in ordered]
 
 
 def _best_of_each(neighbours: Iterable[Neighbour]) -> list[Neighbour]:
