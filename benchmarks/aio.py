@@ -4,13 +4,16 @@
 
 A ticker sleeps a millisecond at a time; a gap is how much later than that it woke. The same ticker in an idle process
 tells how much of it is the machine's doing. A model or pandas that is loaded for the first time keeps the loop waiting
-while the libraries are read in: that is printed on a line of its own.
+while the libraries are read in: that is printed on a line of its own. So does Python's collector of garbage, which stops
+everything to look through all objects of all libraries; `gc.freeze()` after the first use spares a service that, and the
+last line is measured with it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import multiprocessing
 import random
 import tempfile
@@ -60,6 +63,19 @@ async def measured(what: str, work: Awaitable[object], *, verbs: int) -> None:
     )
 
 
+class Collections:
+    """How long full collections of garbage took, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.longest_ms, self._began = 0.0, 0.0
+
+    def __call__(self, phase: str, facts: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.perf_counter()
+        elif facts["generation"] == 2:
+            self.longest_ms = max(self.longest_ms, (time.perf_counter() - self._began) * 1_000)
+
+
 async def agent(lab: al.aio.AsyncLab, number: int, rounds: int, seed: int) -> None:
     draw = random.Random(seed * 10_007 + number)
     for turn in range(rounds):
@@ -74,10 +90,19 @@ async def run(model: str, coroutines: int, rounds: int, seed: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with al.aio.open(Path(folder) / "lab.db", embedding_model=model) as lab:
             await measured("first use, libraries loaded", agent(lab, 1_000_000, 1, seed), verbs=3)
-            work = asyncio.gather(*(agent(lab, number, rounds, seed) for number in range(coroutines)))
-            await measured(f"{coroutines} coroutines", work, verbs=3 * rounds * coroutines)
-            contexts = (await lab.stats())["contexts"]
-            assert contexts == 1 + coroutines * rounds, f"{contexts} contexts: something is lost"
+            collections = Collections()
+            gc.callbacks.append(collections)
+            for place, what in enumerate(["", ", gc.freeze()"]):
+                first = place * coroutines
+                agents = [agent(lab, number, rounds, seed) for number in range(first, first + coroutines)]
+                await measured(f"{coroutines} coroutines{what}", asyncio.gather(*agents), verbs=3 * rounds * coroutines)
+                print(f"{'':<29}longest full collection of garbage: {collections.longest_ms:.1f} ms")
+                gc.collect()
+                gc.freeze()
+                collections.longest_ms = 0
+            stats = await lab.stats()
+            made = (stats["contexts"], stats["usage_rows"])
+            assert made == (1 + 2 * coroutines * rounds,) * 2, f"{made} contexts and calls: something is lost"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -597,7 +598,7 @@ def test_closing_in_the_middle_keeps_what_was_acknowledged_and_refuses_the_rest(
                 acknowledged.add(await lab.store_context(f"Text {number} {turn}.", context_id=f"{number} {turn}"))
                 await lab.search("text")
 
-        tasks = [asyncio.ensure_future(agent(number)) for number in range(50)]
+        tasks = [asyncio.ensure_future(agent(number)) for number in range(200)]
         await until(lambda: len(acknowledged) > 20)
         await asyncio.gather(lab.close(), lab.close())
         ends = await outcomes(tasks)
@@ -610,7 +611,7 @@ def test_closing_in_the_middle_keeps_what_was_acknowledged_and_refuses_the_rest(
         return acknowledged
 
     acknowledged = asyncio.run(main())
-    assert 20 < len(acknowledged) < 2_500
+    assert 20 < len(acknowledged) < 10_000
     assert ids(tmp_path / "x.db") == acknowledged
     assert not threads_left()
 
@@ -763,6 +764,8 @@ def test_two_hundred_coroutines_lose_nothing_and_the_loop_goes_on(tmp_path: Path
         gaps = []
         async with opened(tmp_path / "x.db") as lab:
             await lab.search_df("pandas is loaded by the first frame")
+            gc.collect()
+            gc.freeze()  # Python's own full collection takes 50 ms where every library of the tests is loaded
 
             async def agent(name: str) -> None:
                 await lab.store_context(f"{name} likes {name} best.", context_id=name)
@@ -779,7 +782,10 @@ def test_two_hundred_coroutines_lose_nothing_and_the_loop_goes_on(tmp_path: Path
             assert stats["searches"] == 200 * len(gaps) + 1
         return gaps
 
-    assert min(asyncio.run(main())) < 50
+    try:
+        assert min(asyncio.run(main())) < 50
+    finally:
+        gc.unfreeze()
 
 
 def test_the_measure_sees_a_loop_that_is_blocked() -> None:

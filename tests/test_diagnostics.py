@@ -22,6 +22,7 @@ from autom8_lab.diagnostics.report import DatabaseTestReport
 from autom8_lab.diagnostics.workbench import CHECKS, GROUPS, CheckFailed, Workbench, expect
 from autom8_lab.embedding import HashEncoder
 from autom8_lab.lab import Lab
+from autom8_lab.storage import migrations
 
 
 @pytest.fixture(scope="module")
@@ -331,6 +332,8 @@ SABOTAGE: list[tuple[str, str, Callable[..., Any]]] = [
     ("the file is healthy", "health", bad_health),
     ("a backup holds what the lab holds", "backup", bad_backup),
     ("a transaction lands whole or not at all", "transaction", bad_transaction),
+    ("a process that dies in a transaction leaves nothing half", "list_contexts", emptied("list_contexts")),
+    ("a process that dies in a transaction leaves nothing half", "check", bad_check),
     ("threads and another process lose nothing", "transaction", bad_transaction),
     ("wrong input is refused and changes nothing", "store_context", nothing),
     ("places that cannot be a lab are refused", "close", nothing),
@@ -350,13 +353,39 @@ def test_a_check_fails_where_its_part_does_not_do_its_work(
     Lab.close(bench._lab) if bench._lab else None
 
 
+def test_a_migration_without_a_reverse_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(migrations.reverses, "m006_settings_log", lambda database: None)
+    assert failed(outcome(only="migrations")) == {"the schema goes back and forth"}
+
+
+def test_opening_a_file_of_others_fails(tmp_path: Path) -> None:
+    class Careless(Workbench):
+        def open(self, path: Path, **settings: Any) -> Lab:
+            return super().open(self.folder / "another.db", **settings)
+
+    check = next(item for item in CHECKS if item.name == "files of others and of the future are left alone")
+    with pytest.raises(CheckFailed, match=r"opening foreign\.db"):
+        check.run(Careless(tmp_path))
+
+
+def test_a_coroutine_that_loses_something_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = al.aio.AsyncLab.store_context
+
+    async def forgetful(self: al.aio.AsyncLab, content: str, **fields: Any) -> str:
+        return fields["context_id"] if content == "Task 7." else await store(self, content, **fields)
+
+    monkeypatch.setattr(al.aio.AsyncLab, "store_context", forgetful)
+    report = outcome(only="concurrency")
+    assert failed(report) == {"coroutines lose nothing"}
+    assert "40 contexts and 10 calls were stored, 49 are there" in report["failures"][0]
+
+
 def test_every_check_is_shown_to_fail() -> None:
     broken_elsewhere = {
         "the configured model tells related texts from others",
         "the configuration is valid on this machine",
         "the schema goes back and forth",
         "files of others and of the future are left alone",
-        "a process that dies in a transaction leaves nothing half",
         "coroutines lose nothing",
     }
     assert {item.name for item in CHECKS} == {item[0] for item in SABOTAGE} | broken_elsewhere
