@@ -207,11 +207,37 @@ def test_a_wrong_variable_is_one_line(variable: str) -> None:
     assert variable in result.stderr
 
 
-def test_a_wrong_configuration_file_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "autom8.yaml").write_text("database:\n  - [\n", encoding="utf-8")
-    result = run("health")
-    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert "is not valid YAML" in result.stderr
+BOMB = "a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("database:\n  - [\n", "is not valid YAML"),
+        ("database: {cash_size: 5}", "unknown setting 'cash_size'; did you mean 'cache_size'?"),
+        ("database: {cache_size: lots}", "cache_size='lots'"),
+        ("database: [cache_size]", "must hold keys and values, not list"),
+        ("database: {db_path: none/lab.db}", "none: create it first"),
+        ("database: {db_path: .}", "is a folder"),
+        ("database: {cache_size: 5, cache_size: 6}", "'cache_size' is given twice"),
+        (f"{BOMB}database: {{cache_size: *a11}}", "its aliases stand for more than 1,000,000 values"),
+        ("database: !!python/object/apply:os.system ['touch harm']", "is not valid YAML"),
+        ("database: {db_path: !!python/name:os.getcwd ''}", "is not valid YAML"),
+        ("database: {cache_size: " + "[" * 5_000, "is not valid YAML"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_a_wrong_configuration_file_is_one_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "autom8.yaml").write_text(text, encoding="utf-8")
+    started = time.perf_counter()
+    result = CliRunner().invoke(main, ["store", "x"])
+    assert (result.exit_code, result.stderr.count("\n"), result.stdout) == (2, 1, ""), result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+    assert not (tmp_path / "harm").exists()
+    assert time.perf_counter() - started < 5
 
 
 @pytest.mark.parametrize(
