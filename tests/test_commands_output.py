@@ -43,6 +43,11 @@ def test_in_a_pipe_nothing_is_cut(rows: list[dict[str, object]]) -> None:
             assert not isinstance(value, str) or cell(value) in line
 
 
+def test_flags_of_a_frame_are_words(capsys: pytest.CaptureFixture[str]) -> None:
+    Output("table").frame(pd.DataFrame({"call": [1, 2, 3], "success": pd.array([True, False, None], dtype="boolean")}))
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [["1", "yes"], ["2", "no"], ["3"]]
+
+
 @given(text=st.text(max_size=40), width=st.integers(1, 30))
 def test_a_cell_has_exactly_its_width(text: str, width: int) -> None:
     assert cells_wide(fitted(cell(text), width)) == width

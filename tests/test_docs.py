@@ -93,6 +93,13 @@ def test_every_command_is_documented_and_shown_at_work() -> None:
             assert f"autom8-lab {name} {inner}" in text
 
 
+def test_every_table_is_on_the_page_of_concepts(lab: al.Lab) -> None:
+    text = (DOCS / "concepts.md").read_text(encoding="utf-8")
+    with lab.connection() as database:
+        own = [name for name in database.table_names() if not re.search(r"_fts|sqlite_", name)]
+        assert [name for name in [*own, *database.view_names()] if name not in text] == []
+
+
 def test_the_pages_that_are_made_from_the_code_are_as_it_makes_them() -> None:
     making = runpy.run_path(str(DOCS / "make_reference.py"))
     for path, text in making["pages"]().items():

@@ -120,7 +120,11 @@ def table_lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, wi
 
 
 def _is_number(value: Any) -> bool:
-    return hasattr(value, "__float__") and not isinstance(value, bool) and not hasattr(value, "year")
+    return hasattr(value, "__float__") and not _is_flag(value) and not hasattr(value, "year")
+
+
+def _is_flag(value: Any) -> bool:
+    return type(value).__name__ in ("bool", "bool_")  # Python's or NumPy's
 
 
 def _column(name: str, values: Sequence[Any]) -> list[str]:
@@ -152,7 +156,7 @@ def cell(value: Any) -> str:
     """
     if is_missing(value):
         return ""
-    if type(value).__name__ in ("bool", "bool_"):
+    if _is_flag(value):
         return "yes" if value else "no"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
