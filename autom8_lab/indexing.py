@@ -331,6 +331,8 @@ def encode_in_batches(texts: Sequence[str], encoder: Encoder, progress: bool | N
         return iter(())
     from .vectors.similarity import checked
 
+    if len(texts) == 1:
+        return iter(checked(encoder.encode_documents(texts), dimensions=encoder.dimensions, count=1))
     order = np.argsort([-len(text) for text in texts], kind="stable")
     result = np.empty((len(texts), encoder.dimensions), dtype=np.float32)
     with progress_bar(len(texts), "chunks", progress) as bar:

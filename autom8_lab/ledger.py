@@ -150,7 +150,7 @@ class Ledger:
         batches = self._batches(source, size)
         if hasattr(source, "__len__"):
             checked = list(batches)  # before the file is taken
-            with self._storage.transaction():
+            with self._storage.transaction(whole=True):
                 outcomes = [self._store(batch) for batch in checked]
         else:
             outcomes = [self._store(batch) for batch in batches]
@@ -217,7 +217,7 @@ class Ledger:
         entry = {"id": new_id(), **decision_entry(given, now=self._clock(), agent=acting_agent(self._agent))}
         given_ids = given.get("context_ids")
         names = [] if given_ids is None else names_value(given_ids, "context_ids")
-        with self._storage.transaction():
+        with self._storage.transaction(whole=True):
             seen = list(dict.fromkeys(self._resolve(name) for name in names))
             if not self._storage.insert(DECISIONS, [entry], ignore_existing=True):
                 where = [Condition(name, "=", entry[name]) for name in UNIQUE]

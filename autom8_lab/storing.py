@@ -73,15 +73,20 @@ class Storing:
         if if_exists not in ("fail", "update", "skip"):
             raise InvalidValue(f"if_exists={if_exists!r}: give 'fail', 'update' or 'skip'")
         # A text that is there already most likely needs no chunks: they are made only if it turns out that it does.
-        hashes = [item.content_hash for item in drafts]
-        rows = self._storage.rows(TABLE, where=[Condition("content_hash", "in", hashes)], columns=["content_hash"])
-        known = {row["content_hash"] for row in rows}
-        for spared in (known, set[str]()):
+        # To look for a single one costs more than it spares.
+        hashes = [item.content_hash for item in drafts] if len(drafts) > 1 else []
+        for spared in (self._known(hashes), set[str]()):
             chosen = [item.content for item in drafts if item.content_hash not in spared]
             prepared = dict(zip(chosen, self._contexts.prepare(chosen, progress=progress), strict=True))
-            with suppress(_Unprepared), self._storage.transaction():
+            with suppress(_Unprepared), self._storage.transaction(whole=True):
                 return _Batch(self._contexts, self._storage, drafts, prepared, if_exists, self._clock()).store()
         raise AssertionError("every text was prepared")
+
+    def _known(self, hashes: list[str]) -> set[str]:
+        if not hashes:
+            return set()
+        where = [Condition("content_hash", "in", hashes)]
+        return {row["content_hash"] for row in self._storage.rows(TABLE, where=where, columns=["content_hash"])}
 
 
 class _Unprepared(Exception):

@@ -6,8 +6,8 @@ import json
 import math
 import operator
 import os
+import random
 import re
-import secrets
 import time
 import unicodedata
 from collections.abc import Mapping
@@ -30,6 +30,9 @@ SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 _id_lock = new_lock()
 _last_id_ns = 0
+_random = random.Random()  # seeded by the system; ids have to differ, not to be secret
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
 
 
 def new_id() -> str:
@@ -37,7 +40,7 @@ def new_id() -> str:
     global _last_id_ns
     with _id_lock:
         _last_id_ns = max(time.time_ns(), _last_id_ns + 1)
-        return f"{_last_id_ns:016x}{secrets.token_hex(4)}"
+        return f"{_last_id_ns:016x}{_random.getrandbits(32):08x}"
 
 
 def shortened(value: object) -> str:

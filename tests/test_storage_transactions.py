@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlite_utils.utils import sqlite3
 
 import autom8_lab as al
 from autom8_lab.lab import Lab
@@ -183,3 +185,25 @@ def test_ctrl_c_at_any_moment_leaves_whole_batches_and_a_lab_that_works(tmp_path
         with lab.connection() as database:
             assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             assert database.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+def test_a_whole_block_whose_part_failed_is_taken_back_even_if_it_goes_on(lab: Lab) -> None:
+    lab.store_context("there before", context_id="before")
+    storage = lab._storage
+    link = {"alias": "other", "context_id": "before", "created_at": datetime.now(UTC)}
+    with pytest.raises(al.StorageError, match="a part of a transaction failed"), storage.transaction(whole=True):
+        storage.insert("context_aliases", [link])
+        with suppress(al.StorageError, sqlite3.Error):
+            storage.insert("context_aliases", [link, {**link, "alias": "third"}, link])
+    assert storage.count("context_aliases") == 0
+    assert lab.get_context("before").content == "there before"
+
+
+def test_a_whole_block_inside_a_transaction_is_taken_back_alone(lab: Lab) -> None:
+    storage = lab._storage
+    with lab.transaction():
+        kept = lab.store_context("kept")
+        with pytest.raises(ValueError, match="on purpose"), storage.transaction(whole=True):
+            storage.insert("context_aliases", [{"alias": "x", "context_id": kept, "created_at": datetime.now(UTC)}])
+            raise ValueError("on purpose")
+    assert (lab.stats()["contexts"], storage.count("context_aliases")) == (1, 0)

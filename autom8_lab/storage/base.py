@@ -251,10 +251,12 @@ class Storage(ABC):
         """Note for each context id when it was last shown, and how many times more."""
 
     @abstractmethod
-    def transaction(self, *, waiting: bool = True) -> AbstractContextManager[Unit]:
+    def transaction(self, *, waiting: bool = True, whole: bool = False) -> AbstractContextManager[Unit]:
         """Group writes: all land at the end of the block, or none. Nested blocks are savepoints.
 
-        With `waiting=False` a writer that is at work means `LabBusy` at once.
+        With `waiting=False` a writer that is at work means `LabBusy` at once. A `whole` block promises to end when
+        one of its operations fails, which spares each of them a savepoint; where it goes on, its end raises
+        `StorageError` and takes everything back.
         """
 
     @abstractmethod

@@ -108,15 +108,16 @@ class ConnectionPool(Forkable):
         outer = level_of(self)
         return Lending(self) if outer is None else LendingInside(self, outer)
 
-    def transaction(self, *, waiting: bool = True) -> AbstractContextManager[Transaction]:
+    def transaction(self, *, waiting: bool = True, whole: bool = False) -> AbstractContextManager[Transaction]:
         """Group writes: all of them land at the end of the block, or none. Nested blocks are savepoints.
 
-        With `waiting=False` a writer that is at work, here or in another process, means `LabBusy` at once.
+        With `waiting=False` a writer that is at work, here or in another process, means `LabBusy` at once. In a
+        `whole` block what fails ends the block, see `Level.part`.
         """
         outer = level_of(self)
         if outer is not None:
-            return Savepoint(self, outer)
-        return Writing(self, waiting=waiting)
+            return Savepoint(self, outer, whole=whole)
+        return Writing(self, waiting=waiting, whole=whole)
 
     @contextmanager
     def exclusive(self) -> Iterator[PooledDatabase]:

@@ -33,7 +33,7 @@ from .sqlite_search import CONTEXTS, SQLiteSearch
 from .sqlite_text import TextIndex
 from .sqlite_vec import load_extension
 from .sqlite_vectors import SQLiteVectors
-from .transactions import Transaction
+from .transactions import Transaction, level_of
 
 if TYPE_CHECKING:
     from ..config import LabConfig
@@ -151,17 +151,17 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
     @contextmanager
     def _write(self, operation: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Transaction]:
         # Nested operations of one operation are part of it: only the outermost goes into the journal.
-        outer = self._pool.current_transaction
-        with self._transaction() as transaction:
+        outer = level_of(self._pool)
+        with outer.part() if outer is not None and outer.whole else self._transaction() as transaction:
             mark = len(transaction.journal)
             yield transaction
             if outer:
                 transaction.journal[mark:] = [(operation, arguments, options)]
 
     @contextmanager
-    def _transaction(self, *, waiting: bool = True) -> Iterator[Transaction]:
+    def _transaction(self, *, waiting: bool = True, whole: bool = False) -> Iterator[Transaction]:
         nested = self._pool.current_transaction is not None
-        with self._pool.transaction(waiting=waiting) as transaction:
+        with self._pool.transaction(waiting=waiting, whole=whole) as transaction:
             yield transaction
             if not nested and transaction.vectors_changed:
                 transaction.database.guard.renew()
@@ -287,9 +287,9 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
     # Transactions, schema, state
 
     @contextmanager
-    def transaction(self, *, waiting: bool = True) -> Iterator[Unit]:
+    def transaction(self, *, waiting: bool = True, whole: bool = False) -> Iterator[Unit]:
         """See `Storage.transaction`."""
-        with self._transaction(waiting=waiting) as transaction:
+        with self._transaction(waiting=waiting, whole=whole) as transaction:
             yield _SQLiteUnit(transaction)
 
     def connection(self) -> AbstractContextManager[Database]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -168,9 +167,8 @@ class SQLiteSearch(Storage):
         """See `Storage.put_chunks`."""
         options = {"set_key": set_key, "vectors": vectors, "content_changed": content_changed}
         with self._write(self.put_chunks, chunks, **options) as transaction:
-            connection, ids = transaction.database.conn, json.dumps(list(chunks))
-            sql = f"SELECT id, context_key FROM {CONTEXTS} WHERE id IN (SELECT value FROM json_each(?))"
-            keys: dict[str, int] = dict(connection.execute(sql, [ids]).fetchall())
+            connection = transaction.database.conn
+            keys = self._names(transaction.database, dirty=True).keys(transaction.database, chunks)
             if missing := next((context_id for context_id in chunks if context_id not in keys), None):
                 raise ContextNotFound(f"no context {missing!r} to put chunks to")
             if set_key is not None:

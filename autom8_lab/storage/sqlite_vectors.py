@@ -173,8 +173,8 @@ class SQLiteVectors:
             [(set_key, *row) for row in sorted(new - old.keys())],
         )
         # Deleted after the new ones are in, so that a vector both share is never an orphan.
-        gone = [(key,) for row, key in old.items() if row not in new]
-        connection.executemany("DELETE FROM context_chunks WHERE chunk_key = ?", gone)
+        if gone := [(key,) for row, key in old.items() if row not in new]:
+            connection.executemany("DELETE FROM context_chunks WHERE chunk_key = ?", gone)
 
     def known_vectors(self, database: Database, model_id: str, chunk_hashes: Sequence[str]) -> dict[str, Array32]:
         """See `Storage.known_vectors`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -58,14 +58,30 @@ class Transaction:
 class Level:
     """A transaction, or a savepoint in it, as those inside see it: they use its connection one at a time."""
 
-    __slots__ = ("depth", "finished", "lent", "transaction", "turn")
+    __slots__ = ("broken", "depth", "finished", "lent", "transaction", "turn", "whole")
 
-    def __init__(self, transaction: Transaction, depth: int, *, lent: bool = False) -> None:
+    def __init__(self, transaction: Transaction, depth: int, *, lent: bool = False, whole: bool = False) -> None:
         self.transaction = transaction
         self.depth = depth
         self.lent = lent
+        self.whole = whole
+        self.broken: BaseException | None = None
         self.turn = Turn(shared=transaction.owner.inside)
         self.finished = False
+
+    @contextmanager
+    def part(self) -> Iterator[Transaction]:
+        """Do something in a whole level, which ends with it where it fails: so it needs no savepoint of its own.
+
+        In a savepoint SQLite keeps a copy of each page that is written to, which costs a fifth of a batch's time.
+        """
+        self.transaction.refuse_if_lost()
+        self.transaction.database.guard.renew()
+        try:
+            yield self.transaction
+        except BaseException as exc:
+            self.broken = exc
+            raise
 
 
 # Follows the caller, not the thread: a transaction is found again after asyncio.to_thread.
@@ -95,10 +111,11 @@ class Block:
     The object owns its turn, and ends by itself if it is dropped without having been left.
     """
 
-    __slots__ = ("__weakref__", "_level", "_pool", "_token", "thread")
+    __slots__ = ("__weakref__", "_level", "_pool", "_token", "_whole", "thread")
 
-    def __init__(self, pool: ConnectionPool) -> None:
+    def __init__(self, pool: ConnectionPool, *, whole: bool = False) -> None:
         self._pool = pool
+        self._whole = whole
         self._level: Level | None = None
         self._token: Token[tuple[Level, ...]] | None = None
         self.thread: int | None = threading.get_ident()
@@ -125,11 +142,15 @@ class Block:
             self._leave(level)
             return
         try:
-            self._end(level, error)
+            self._end(level, error or level.broken)
         except sqlite3.Error as exc:
             raise self._pool.ours(exc, database) from exc
         finally:
             self._leave(level)
+        if error is None and level.broken is not None:
+            raise StorageError(
+                f"{self._pool.path}: a part of a transaction failed ({level.broken}), so all of it was taken back"
+            ) from level.broken
         if isinstance(error, sqlite3.Error):
             raise self._pool.ours(error, database) from error
 
@@ -154,8 +175,8 @@ class Writing(Block):
 
     __slots__ = ("_waiting",)
 
-    def __init__(self, pool: ConnectionPool, *, waiting: bool) -> None:
-        super().__init__(pool)
+    def __init__(self, pool: ConnectionPool, *, waiting: bool, whole: bool) -> None:
+        super().__init__(pool, whole=whole)
         self._waiting = waiting
 
     def __enter__(self) -> Transaction:
@@ -175,7 +196,7 @@ class Writing(Block):
             if isinstance(exc, sqlite3.Error):
                 raise pool.ours(exc, database) from exc
             raise
-        return self._enter(Level(transaction, depth=0))
+        return self._enter(Level(transaction, depth=0, whole=self._whole))
 
     def _end(self, level: Level, error: BaseException | None) -> None:
         transaction, pool = level.transaction, self._pool
@@ -213,8 +234,8 @@ class Savepoint(Block):
 
     __slots__ = ("_mark", "_outer")
 
-    def __init__(self, pool: ConnectionPool, outer: Level) -> None:
-        super().__init__(pool)
+    def __init__(self, pool: ConnectionPool, outer: Level, *, whole: bool) -> None:
+        super().__init__(pool, whole=whole)
         self._outer = outer
 
     def __enter__(self) -> Transaction:
@@ -233,7 +254,7 @@ class Savepoint(Block):
             if isinstance(exc, sqlite3.Error):
                 raise pool.ours(exc, transaction.database) from exc
             raise
-        return self._enter(Level(transaction, outer.depth + 1))
+        return self._enter(Level(transaction, outer.depth + 1, whole=self._whole))
 
     def _end(self, level: Level, error: BaseException | None) -> None:
         transaction, name = level.transaction, f"level_{self._outer.depth}"

@@ -29,18 +29,17 @@ def checked(vectors: npt.ArrayLike, *, dimensions: int, count: int | None = None
         raise InvalidVector(f"{what} has {array.shape[-1]} dimensions, the model's set has {dimensions}")
     if count is not None and len(array) != count:
         raise InvalidVector(f"the encoder returned {len(array)} vectors for {count} texts: it returns one for each")
+    lengths = np.sqrt(np.square(array, dtype=np.float64).sum(axis=1))
+    if ((lengths >= SHORTEST) & (lengths <= LONGEST)).all():
+        return array
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         raise InvalidVector(f"{what} {int(np.argmin(finite))} has a NaN or infinite number: encode the text again")
     empty = ~array.any(axis=1)
     if empty.any():
         raise InvalidVector(f"{what} {int(np.argmax(empty))} is all zero, which has no direction")
-    lengths = np.sqrt(np.square(array, dtype=np.float64).sum(axis=1))
-    odd = (lengths < SHORTEST) | (lengths > LONGEST)
-    if odd.any():
-        place = int(np.argmax(odd))
-        raise InvalidVector(f"{what} {place} has length {lengths[place]:.0e}, beyond what float32 compares: scale it")
-    return array
+    place = int(np.argmax((lengths < SHORTEST) | (lengths > LONGEST)))
+    raise InvalidVector(f"{what} {place} has length {lengths[place]:.0e}, beyond what float32 compares: scale it")
 
 
 def similarity(matrix: Array32, query: Array32, *, metric: Metric) -> Array64:
