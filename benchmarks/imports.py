@@ -156,14 +156,13 @@ def main() -> None:
             database = Path(folder, "lab.db")
             first = imported(database, verb, path, **given)
             show(f"the first time: {first['calls']:,} calls", options.lines, first)
-            again = imported(
-                database, verb, path, **given, **({"resume": False} if verb == "import_claude_code" else {})
-            )
+            again = imported(database, verb, path, **given, resume=False)
             show("again, every line read", options.lines, again)
             assert again["calls"] == first["calls"]
             assert again["report"]["new"] == again["report"]["updated"] == 0
-            if verb == "import_claude_code":
-                show("again, nothing new", options.lines, imported(database, verb, path))
+            unchanged = imported(database, verb, path, **given)
+            assert unchanged["report"]["unchanged_files"] == 1
+            print(f"  again, nothing new {unchanged['seconds']:23.1f} s")
 
 
 if __name__ == "__main__":

@@ -220,12 +220,14 @@ def _entry(span: Span, operation: str) -> Entry:
             cost=f"{cost:g} {currency}" if cost is not None and currency != "USD" else None,
         ),
     }
-    scores = dict(evaluation(event) for event in span.events if event.name == names.EVALUATION)
-    row |= with_scores(None, row["metadata"], scores) if scores else {}
+    if scores := dict(evaluation(event) for event in span.events if event.name == names.EVALUATION):
+        row |= with_scores(None, row["metadata"], scores)
     return Entry(row, _Texts(given))
 
 
 def _error(span: Span, told: Mapping[str, Any]) -> str | None:
+    if not (span.events or span.failed or "error" in told):
+        return None
     raised = next((event.attributes.get("exception.type") for event in span.events if event.name == "exception"), None)
     error = first(told.get("error"), raised, "Error" if span.failed else None)
     return None if error is None else label(str(error))

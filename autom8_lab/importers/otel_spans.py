@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import InvalidValue
 from ..validation import is_missing, shortened
@@ -14,8 +13,7 @@ from .values import at, first, instant, text
 FAILED = frozenset({2, "2", "STATUS_CODE_ERROR", "ERROR", "StatusCode.ERROR"})
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something that happened in a span, or, with the span's id, in a log beside it."""
 
     name: str
@@ -23,8 +21,7 @@ class Event:
     attributes: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A span with flat attributes, those of its resource among them. Ids are hexadecimal, "trace:span"."""
 
     key: str
@@ -37,8 +34,7 @@ class Span:
     events: tuple[Event, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LogEvent:
+class LogEvent(NamedTuple):
     """An event of a log, about the span with that key."""
 
     key: str | None
@@ -170,7 +166,9 @@ def _attributes(given: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for pair in given if isinstance(given, list) else ():
         if isinstance(pair, dict):
-            value = _value(pair.get("value"))
+            value = pair.get("value")
+            if type(value) is dict:
+                value = value["stringValue"] if len(value) == 1 and "stringValue" in value else _value(value)
             if type(value) is dict:
                 found |= _flat(value, f"{pair.get('key')}.")
             else:

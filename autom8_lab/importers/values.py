@@ -86,7 +86,7 @@ def first(*values: Any) -> Any:
 
 def number(value: Any, name: str) -> float | None:
     """Return a finite number, also from a text; None for nothing, which NaN is too. Raises `InvalidValue`."""
-    if type(value) is int:
+    if value is None or type(value) is int:
         return value
     if is_missing(value) or (isinstance(value, str) and not value.strip()):
         return None
@@ -172,7 +172,13 @@ def labels(**given: Any) -> dict[str, Any]:
             value = label(value)
         if value is not None and isinstance(value, str | int):
             found[name] = value
-    return found
+    return _shared(tuple(found.items())) if all(type(value) is str for value in found.values()) else found
+
+
+# Calls of one service or session have the same, which is then checked and written once in a batch.
+@functools.lru_cache(maxsize=4096)
+def _shared(items: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    return dict(items)
 
 
 def instant(value: Any, name: str, *, zone: tzinfo = UTC) -> datetime | None:
@@ -188,7 +194,7 @@ def instant(value: Any, name: str, *, zone: tzinfo = UTC) -> datetime | None:
             except ValueError as exc:
                 raise InvalidValue(f"{name}={shortened(value)} is no time") from exc
         if len(value) == 19 and value.isdecimal():
-            return _of_epoch(int(value), name)
+            return EPOCH + timedelta(microseconds=int(value) // 1_000)
     if isinstance(value, datetime):
         found = value
     else:

@@ -31,6 +31,7 @@ TIMES = {
 DOCUMENTS = {"metadata", "candidates", "filters", "evidence", "details"}
 FLAGS = {"pinned", "success"}
 PLAIN = {str, int, float, bytes}  # what SQLite takes as it is
+_written = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def encoded(value: Any) -> Any:
@@ -44,7 +45,7 @@ def encoded(value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, Mapping | list | tuple):
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return _written(value)
     return value
 
 
