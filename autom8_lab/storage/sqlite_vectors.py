@@ -191,15 +191,15 @@ class SQLiteVectors:
         self, database: Database, vector: Array32, *, set_key: int, context_ids: Sequence[str], dirty: bool
     ) -> dict[str, Neighbour]:
         """See `Storage.similarities`."""
-        now = self._now(database, set_key)
+        now, names = self._now(database, set_key), self._names(database, dirty=dirty)
         if not dirty and self._is_warm(now):
             matrix = self._synced_matrix(database, now)
-            names = self._names(database, dirty=dirty)
             rows = matrix.rows_of(np.fromiter(names.keys(database, context_ids).values(), dtype=np.int64))
             neighbours = _best_rows(database, names, matrix, rows, matrix.similarity(vector, rows))
         else:
-            condition = "k.set_key = ? AND c.id IN (SELECT value FROM json_each(?))"
-            neighbours = self._read_and_compared(database, vector, condition, [set_key, json.dumps(list(context_ids))])
+            wanted = json.dumps(list(names.keys(database, context_ids).values()))
+            condition = "k.set_key = ? AND k.context_key IN (SELECT value FROM json_each(?))"
+            neighbours = self._read_and_compared(database, names, vector, condition, [set_key, wanted])
         return {neighbour.context_id: neighbour for neighbour in neighbours}
 
     def nearest(
@@ -281,18 +281,18 @@ class SQLiteVectors:
     def _by_hnsw(
         self, database: Database, vector: Array32, ready: Ready, k: int, where: Where, columns: Mapping[str, Any]
     ) -> list[Neighbour] | None:
-        passing = context_filter(database, where, columns)
+        passing, names = context_filter(database, where, columns), self._names(database, dirty=False)
         if passing is not None and passing.listed is not None:
             condition = "k.set_key = ? AND k.context_key IN (SELECT value FROM json_each(?))"
             keys = json.dumps(passing.listed.tolist())
-            return self._read_and_compared(database, vector, condition, [ready.position.set_key, keys])[:k]
+            return self._read_and_compared(database, names, vector, condition, [ready.position.set_key, keys])[:k]
         filters, parameters = where_clause(where, columns, prefix="c.")
         # A few more than k, for the graph orders by rounded vectors; more again where contexts have several chunks.
         size, everything = k + max(6, k // 4), len(ready.index) + len(ready.added)
         while True:
             chunks = json.dumps(ready.nearest(vector, min(size, everything)).tolist())
             condition = f"k.chunk_key IN (SELECT value FROM json_each(?)){filters.replace(' WHERE ', ' AND ')}"
-            found = self._read_and_compared(database, vector, condition, [chunks, *parameters])
+            found = self._read_and_compared(database, names, vector, condition, [chunks, *parameters])
             if len(found) >= k or size >= everything:
                 return found[:k]
             if size >= HNSW_LIMIT:
@@ -300,18 +300,20 @@ class SQLiteVectors:
             size = min(4 * size, HNSW_LIMIT)
 
     def _compared(self, database: Database, vector: Array32, chunk_keys: Keys) -> list[Neighbour]:
-        condition = "k.chunk_key IN (SELECT value FROM json_each(?))"
-        return self._read_and_compared(database, vector, condition, [json.dumps(chunk_keys.tolist())])
+        condition, chunks = "k.chunk_key IN (SELECT value FROM json_each(?))", json.dumps(chunk_keys.tolist())
+        return self._read_and_compared(database, self._names(database, dirty=False), vector, condition, [chunks])
 
     def _read_and_compared(
-        self, database: Database, vector: Array32, condition: str, parameters: Sequence[Any]
+        self, database: Database, names: ContextNames, vector: Array32, condition: str, parameters: Sequence[Any]
     ) -> list[Neighbour]:
         """Read chunks' vectors, compare them in float64, and return each context once, by its best chunk; ties by id."""
+        # CROSS JOIN keeps SQLite to this order: it would rather look at every chunk of the set than at a hundred keys.
+        contexts = "CROSS JOIN context_registry c USING (context_key)" if "c." in condition else ""
         rows = database.conn.execute(
             f"""
-            SELECT c.id, k.position, k.start_char, k.end_char, e.vector
-            FROM context_chunks k JOIN context_registry c USING (context_key)
-            JOIN embedding_sets s USING (set_key) JOIN embeddings e USING (chunk_hash, model_id)
+            SELECT k.context_key, k.position, k.start_char, k.end_char, e.vector
+            FROM context_chunks k {contexts} CROSS JOIN embeddings e ON e.chunk_hash = k.chunk_hash
+            AND e.model_id = (SELECT model_id FROM embedding_sets s WHERE s.set_key = k.set_key)
             WHERE {condition}
             """,
             parameters,
@@ -320,8 +322,9 @@ class SQLiteVectors:
             return []
         matrix = np.frombuffer(b"".join(row[4] for row in rows), dtype=np.float32).reshape(len(rows), -1)
         values = similarity(matrix, vector, metric=self.metric).tolist()
+        ids = names.ids(database, {row[0] for row in rows})
         return _best_of_each(
-            Neighbour(row[0], value, row[1], row[2], row[3]) for row, value in zip(rows, values, strict=True)
+            Neighbour(ids[row[0]], value, *row[1:4]) for row, value in zip(rows, values, strict=True) if row[0] in ids
         )
 
     def close(self) -> None:
