@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import warnings
@@ -118,6 +119,10 @@ class Commands(click.Group):
                 return super().invoke(ctx)
             except click.UsageError as error:
                 raise _in_one_line(error) from error
+            except OSError as error:
+                if error.errno == errno.EPIPE:
+                    raise  # whoever read the answer has seen enough: click ends quietly
+                raise click.ClickException(" ".join(str(error).split())) from error
             except LabError as error:
                 raise (WrongInput if isinstance(error, InvalidValue | NotFound | NotALab) else OneLine)(
                     error

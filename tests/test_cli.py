@@ -148,7 +148,7 @@ def test_a_shell_completes_commands_and_options() -> None:
         (["store", "--rows", "wrong.jsonl"], "wrong.jsonl, value 1: not valid JSON"),
         (["store", "--rows", "list.json"], "list.json, value 1: int is no row"),
         (["store", "--file", "binary"], "binary is not UTF-8 text"),
-        (["store", " "], "content=' ' is empty"),
+        (["store", " "], "Error: content=' ' is empty"),
         (["store", "x", "--ttl", "soon"], "ttl='soon'"),
         (["usage", "--by", "modle"], "by='modle' is no column of the ledger; did you mean 'model'?"),
         (["usage", "--freq", "Q"], "'Q' is not one of"),
@@ -585,6 +585,17 @@ def test_a_pipe_that_is_closed_early_is_no_error(ledger: Path) -> None:
     )
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env={**os.environ, **ENVIRONMENT})
     assert result.stdout.startswith("period")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_an_answer_that_cannot_be_written_is_one_line(ledger: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "autom8_lab", "usage"]
+        result = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env={**os.environ, **ENVIRONMENT}
+        )
+    assert (result.returncode, result.stderr.splitlines()[0]) == (1, "Error: [Errno 28] No space left on device")
     assert "Traceback" not in result.stderr
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import InvalidValue
 from .options import config_options, lab_options, metadata_of, opened, output_options
 from .output import Output
 from .rows import rows_of_file, text_of
@@ -72,7 +73,12 @@ def store_command(
     else:
         contents = [{**given, "content": text}]
     with opened(configured(), create=True) as lab:
-        outcomes = lab.store_contexts(contents, if_exists=if_exists)
+        try:
+            outcomes = lab.store_contexts(contents, if_exists=if_exists)
+        except InvalidValue as error:
+            if len(contents) > 1:
+                raise
+            raise InvalidValue(str(error).removeprefix("row 0: ")) from error
     output.frame(outcomes)
 
 
