@@ -19,7 +19,8 @@ import autom8_lab as al
 from autom8_lab.cli import main
 from autom8_lab.diagnostics.loads import LEAST, _rate
 from autom8_lab.diagnostics.report import DatabaseTestReport
-from autom8_lab.diagnostics.workbench import CHECKS, GROUPS, CheckFailed, Workbench, expect
+from autom8_lab.diagnostics.running import CHECKS  # by then every module has added its checks
+from autom8_lab.diagnostics.workbench import GROUPS, CheckFailed, Workbench, expect
 from autom8_lab.embedding import HashEncoder
 from autom8_lab.lab import Lab
 from autom8_lab.storage import migrations
