@@ -68,7 +68,8 @@ class Elsewhere:
                 process.kill()
             self._pool = None
         except Exception as exc:
-            self.trouble.append(f"{label}: {type(exc).__name__}: {exc}")
+            places = [line.strip() for line in str(exc.__cause__).splitlines() if line.strip().startswith("File ")]
+            self.trouble.append(f"{label}: {type(exc).__name__}: {exc} ({places[-1] if places else ''})")
         return None
 
     def close(self) -> None:
