@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 KEEP = 7
 LOG = "care_log"
+ASIDE, LONGEST_SECONDS = ".backup-", 86_400
 STAMP = "%Y%m%dT%H%M%S%fZ.db"
 
 
@@ -33,9 +35,10 @@ def backup(
     kept = positive_integer(KEEP if keep is None else keep, "keep", at_most=1_000_000)
     progress_value(progress)
     folder, target = _destination(storage, path)
+    _sweep(folder)
     if target is not None and keep is not None:
         raise InvalidValue(f"keep={keep!r} is about a folder of backups, but {target} is a file: leave keep out")
-    with tempfile.TemporaryDirectory(prefix=".backup-", dir=folder) as workplace:
+    with tempfile.TemporaryDirectory(prefix=ASIDE, dir=folder) as workplace:
         copy = Path(workplace) / "copy.db"
         with Bar(progress, unit="steps") as bar:
             storage.copy_to(os.fspath(copy), progress=bar.tell)
@@ -62,6 +65,13 @@ def _destination(storage: Storage, path: str | os.PathLike[str]) -> tuple[Path, 
     if place.exists():
         _refuse_to_replace(storage, place)
     return place.absolute().parent, place
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a backup that was killed has left, once it is too old to be one that still runs."""
+    for item in folder.glob(f"{ASIDE}*"):
+        if time.time() - item.stat().st_mtime > LONGEST_SECONDS:
+            shutil.rmtree(item, ignore_errors=True)
 
 
 def _refuse_to_replace(storage: Storage, place: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .errors import LabNotFound
+from .errors import LabNotFound, StorageError, StorageFull
 from .frames import frame
 from .indexing import progress_bar
 from .records import Finding
@@ -38,6 +39,20 @@ def check_file(path: str | os.PathLike[str], *, progress: bool | None = None) ->
         raise LabNotFound(f"no lab at {path} to check: give the path of its file")
     with Bar(progress, unit="rows") as bar:
         return _frame_of(check_file(os.fspath(path), progress=bar.tell))
+
+
+@contextmanager
+def told_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what the system says of a file that is written into our errors."""
+    try:
+        yield
+    except OSError as exc:
+        place = exc.filename or os.fspath(path)
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"{place}: {exc.strerror}: free some space, or write elsewhere; nothing was kept"
+            ) from exc
+        raise StorageError(f"{place}: {exc.strerror}: check the path, its folder and their permissions") from exc
 
 
 def _frame_of(findings: Iterable[Finding]) -> pd.DataFrame:

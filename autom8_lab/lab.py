@@ -244,10 +244,12 @@ def repair(path: str | os.PathLike[str], *, to: str | os.PathLike[str], progress
     Close the lab first, here and elsewhere. Raises `InvalidValue` where something is at `to`, `NotALab`,
     `NewerSchema`, and `DamagedLab` where nothing of a lab can be read.
     """
+    from .care import told_of
     from .repairs import repair
 
     open_paths = [lab.config.db_path for lab in list(_open_labs)]
-    return repair(path, to=to, at=utc_now(), open_paths=open_paths, progress=progress)
+    with told_of(path_value(to, "to")):
+        return repair(path, to=to, at=utc_now(), open_paths=open_paths, progress=progress)
 
 
 def get_migration_status(path: str | os.PathLike[str]) -> Report:

@@ -155,7 +155,8 @@ class _Batch:
         else:
             outcome = self._store_new(item)
             self._flush()
-        self._contexts.supersede(superseded, outcome["context_id"])
+        # By name again: where one of several ids got a new text, those it left have another row now.
+        self._contexts.supersede(map(self._contexts.resolve, item.supersedes), outcome["context_id"])
         return outcome
 
     def _existing(self, item: Draft) -> Context | None:

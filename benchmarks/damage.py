@@ -69,7 +69,7 @@ class Elsewhere:
             self._pool = None
         except Exception as exc:
             places = [line.strip() for line in str(exc.__cause__).splitlines() if line.strip().startswith("File ")]
-            self.trouble.append(f"{label}: {type(exc).__name__}: {exc} ({places[-1] if places else ''})")
+            self.trouble.append(f"{label}: {type(exc).__name__}: {exc} ({' < '.join(places[:-4:-1])})")
         return None
 
     def close(self) -> None:

@@ -60,7 +60,11 @@ class Entry:
 
     def shown(self) -> dict[str, Any]:
         return {
-            **{item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("successor", "aliases")},
+            **{
+                item.name: getattr(self, item.name)
+                for item in fields(self)
+                if item.name not in ("successor", "aliases")
+            },
             "superseded_by": self.successor.id if self.successor else None,
             "aliases": tuple(sorted(self.aliases)),
         }

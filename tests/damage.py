@@ -351,7 +351,7 @@ def fuzz(pattern: str, folder: str, seed: int) -> dict[str, str]:
             ends[name] = type(exc).__name__
 
     def use() -> str:
-        with al.open(path, embedding_model="hash-64") as lab:
+        with al.open(path, embedding_model="hash-64", statement_seconds=10) as lab:
             return use_lab(lab)
 
     with warnings.catch_warnings():

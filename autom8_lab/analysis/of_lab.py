@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidValue
+from ..errors import DamagedLab, InvalidValue
 from ..forking import new_lock
 from ..frames import TIME, column_frame, frame
 from ..ledger import (
@@ -126,9 +126,11 @@ class Analysis:
         order = np.lexsort((found["usage_key"], found["at"]))
         ordered = bool((order[1:] > order[:-1]).all())
         found["cost_usd"] = np.where(np.isnan(found[COST[0]]), found[COST[1]], found[COST[0]])
-        found["metadata"] = np.array(
-            [{} if text == "{}" else json.loads(text) for text in found["metadata"]] or [], object
-        )
+        try:
+            metadata = [{} if text == "{}" else json.loads(text) for text in found["metadata"]]
+        except (TypeError, ValueError) as exc:
+            raise DamagedLab("the metadata of a call in the ledger is damaged: al.check() says of which") from exc
+        found["metadata"] = np.array(metadata or [], object)
         columns = {}
         for name, dtype in LEDGER_COLUMNS.items():
             # One column after the other, each let go when it is in the frame's form: a million rows are large.

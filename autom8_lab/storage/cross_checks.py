@@ -158,6 +158,9 @@ def wrong_chunks(content: bytes, rows: list[tuple[Any, ...]]) -> list[tuple[Any,
     wrong = []
     covered = 0
     for place, (_, _, position, start, end, chunk_hash, key) in enumerate(rows):
+        if not (isinstance(start, int) and isinstance(end, int)):
+            wrong.append((key, "where it stands in the text is no number"))
+            continue
         span = content if (start, end) == (0, len(text)) else text[start:end].encode("utf-8", "replace")
         if hashlib.sha256(span).hexdigest().encode() != chunk_hash:
             wrong.append((key, "its hash does not fit the text that it stands for"))

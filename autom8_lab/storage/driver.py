@@ -47,9 +47,19 @@ REFUSALS: dict[int, tuple[type[StorageError], str]] = {
 }
 
 
+# What copies one database into another raises its errors without their codes.
+CODES = {
+    "database or disk is full": sqlite3.SQLITE_FULL,
+    "database disk image is malformed": sqlite3.SQLITE_CORRUPT,
+    "database is locked": sqlite3.SQLITE_BUSY,
+    "disk I/O error": sqlite3.SQLITE_IOERR,
+}
+
+
 def extended_code(error: BaseException) -> int:
     """Return SQLite's extended result code, 0 where the error has none."""
-    return int(getattr(error, "sqlite_errorcode", None) or 0)
+    known = CODES.get(str(error), 0) if isinstance(error, sqlite3.Error) else 0
+    return int(getattr(error, "sqlite_errorcode", None) or known)
 
 
 def code(error: BaseException) -> int:

@@ -13,7 +13,7 @@ from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
 
 from .. import forking
-from ..errors import LabForked, StatementTimeout, StorageError
+from ..errors import DamagedLab, LabForked, StatementTimeout, StorageError
 from .driver import NO_PLACE, code, moved
 
 MEMORY = ":memory:"
@@ -188,6 +188,9 @@ class Opener:
                 connection.execute("PRAGMA query_only = 1")
                 connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # whether it can be read at all
             return database
+        except UnicodeDecodeError as exc:  # what SQLite says of a damaged schema quotes it
+            connection.close()
+            raise DamagedLab(f"{self.path}: its schema is damaged: al.repair(path, to=…) saves what is whole") from exc
         except BaseException:
             connection.close()
             raise

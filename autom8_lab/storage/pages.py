@@ -65,6 +65,7 @@ class PageFile:
         self._in_log = self.log.pages() if same else {}
         in_file = -(-self.size // self.header.page_size)
         self.count = max([in_file, *self._in_log])
+        self._in_file = in_file
 
     def __enter__(self) -> PageFile:
         return self
@@ -79,6 +80,11 @@ class PageFile:
         self._file.close()
         if self._log_file is not None:
             self._log_file.close()
+
+    def numbers(self) -> Iterator[int]:
+        """Yield the numbers of the pages that may be there; a damaged log can name one that is far beyond."""
+        yield from range(1, self._in_file + 1)
+        yield from sorted(number for number in self._in_log if number > self._in_file)
 
     def page(self, number: int) -> bytes | None:
         """Return a page (the first is 1), or None."""

@@ -116,7 +116,7 @@ class Salvage:
         return list(found.values())
 
     def _table_leaves(self) -> Iterator[int]:
-        for number in range(1, self.file.count + 1):
+        for number in self.file.numbers():
             if number not in self._claimed and number not in self._free and self.file.kind(number) == TABLE_LEAF:
                 yield number
 

@@ -19,6 +19,7 @@ from . import checksums, cross_checks, migrations, row_rules
 from .checksums import COLUMN, plain_tables, seal_of
 from .lending import FOR_EVER_SECONDS
 from .migrations import APPLICATION_ID
+from .opening import Guard, PooledDatabase
 from .pool import ConnectionPool
 from .row_rules import Rule
 from .sqlite_text import FTS, renew
@@ -29,6 +30,7 @@ Progress = Callable[[int, int], None]  # rows looked at, and how many there are
 Step = Callable[[], Iterator[Finding]]
 
 RANGE_ROWS = 5_000
+PATIENCE_SECONDS, SLOW_BYTES_PER_SECOND = 3, 5_000_000  # for each look at a table whose tree is damaged
 MOST_OF_A_KIND = 100  # findings that are listed one by one
 MOST_MESSAGES = 100
 _TREE = re.compile(r"^(?:On tree page|Tree) (\d+)\b")
@@ -42,6 +44,7 @@ class Check:
         self._pool = pool
         self._progress = progress or (lambda done, total: None)
         self._done = self._total = 0
+        self._limit_seconds = FOR_EVER_SECONDS
         self._tables = set(own_tables()) | {FTS}  # those of the file's version, as soon as it is known
         place = "path" if pool.in_memory else repr(pool.path)
         self.repair = f"al.repair({place}, to=…) saves what is whole; or restore a backup"
@@ -74,7 +77,7 @@ class Check:
             yield from self._guarded(FTS, self._text_index)
 
     @contextmanager
-    def _snapshot(self) -> Iterator[Database]:
+    def _snapshot(self) -> Iterator[PooledDatabase]:
         with self._pool.reader() as database:
             database.guard.renew(FOR_EVER_SECONDS)
             row_rules.register(database.conn)
@@ -88,17 +91,23 @@ class Check:
                     with suppress(sqlite3.Error):
                         database.conn.execute("ROLLBACK")
 
-    def _look(self, database: Database) -> Iterator[Finding]:
-        yield from self._guarded("", lambda: self._structure(database))
+    def _look(self, database: PooledDatabase) -> Iterator[Finding]:
+        for finding in self._guarded("", lambda: self._structure(database)):
+            # In a damaged tree a page can come up many times over, and a scan go on for ever.
+            self._limit_seconds = PATIENCE_SECONDS + self._size() / SLOW_BYTES_PER_SECOND
+            yield finding
         yield from self._guarded("sqlite_master", lambda: self._schema(database))
         tables = [name for name in plain_tables(database) if name in own_tables() & self._tables]
         for table in tables:
+            database.guard.renew(self._limit_seconds)
             with suppress(sqlite3.Error):
                 self._total += database.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0]
         for table in tables:
+            database.guard.renew(self._limit_seconds)
             yield from self._guarded(table, partial(self._rows, database, table))
         for check in cross_checks.CHECKS:
             if check.needs <= self._tables:
+                database.guard.renew(self._limit_seconds)
                 yield from self._guarded(check.table, partial(check.findings, database, self.repair))
 
     def _guarded(self, table: str, step: Step) -> Iterator[Finding]:
@@ -111,6 +120,9 @@ class Check:
         return Finding("error", table, key, finding, self.repair)
 
     # The file
+
+    def _size(self) -> int:
+        return 0 if self._pool.in_memory else Path(self._pool.path).stat().st_size
 
     def _log(self) -> Iterator[Finding]:
         if self._pool.in_memory:
@@ -177,8 +189,9 @@ class Check:
             after = last
 
     def _of_row(self, database: Database, table: str, key: str, rowid: int, rule: Rule) -> Finding:
-        name = database.execute(f'SELECT CAST("{key}" AS BLOB) FROM "{table}" WHERE rowid = ?', [rowid]).fetchone()[0]
-        text = str(rowid) if name is None else name.decode("utf-8", "replace")
+        # A damaged tree may show a row in a scan and not where its rowid should be.
+        row = database.execute(f'SELECT CAST("{key}" AS BLOB) FROM "{table}" WHERE rowid = ?', [rowid]).fetchone()
+        text = str(rowid) if row is None or row[0] is None else row[0].decode("utf-8", "replace")
         if not rule.damage:
             return Finding("warning", table, text, rule.finding, "correct the row where it came from")
         return self._error(table, text, rule.finding)
@@ -193,12 +206,14 @@ class Check:
         """
         try:
             with suppress(_TakeBack), self._pool.transaction(waiting=False) as transaction:
+                transaction.database.guard.renew(self._limit_seconds)
                 transaction.database.conn.execute(COMPARE_TEXT)
                 raise _TakeBack
         except (LabBusy, ReadOnlyLab):
             with self._pool.reader() as database, tempfile.TemporaryDirectory() as folder:
                 with closing(sqlite3.connect(Path(folder) / "copy.db")) as copy:
                     database.conn.backup(copy)
+                    Guard(self._limit_seconds).arm(copy)
                     yield from self._compare_text(copy)
         except StorageError as exc:
             yield self._error(FTS, "", f"the full-text index does not fit the texts: {exc.__cause__ or exc}")

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlite_utils import Database
 
+from ..errors import DamagedLab
 from ..vectors.exact import VectorMatrix
 from ..vectors.similarity import Array32
 
@@ -72,8 +73,13 @@ def vectors_since(database: Database, position: Position, *, limit: int = -1) ->
         [position.set_key, position.chunk_key, limit],
     )
     while rows := cursor.fetchmany(BATCH):
-        attributes = np.array([row[:5] for row in rows], dtype=np.int64).T
-        yield attributes, np.frombuffer(b"".join(row[5] for row in rows), dtype=np.float32).reshape(len(rows), -1)
+        try:
+            attributes = np.array([row[:5] for row in rows], dtype=np.int64).T
+            vectors = np.frombuffer(b"".join(row[5] for row in rows), dtype=np.float32).reshape(len(rows), -1)
+        except (TypeError, ValueError, OverflowError) as exc:
+            keys = f"context_chunks {rows[0][0]} to {rows[-1][0]}"
+            raise DamagedLab(f"a vector or chunk among {keys} is damaged: al.check() lists all that is") from exc
+        yield attributes, vectors
 
 
 def caught_up(database: Database, matrix: VectorMatrix, at: Position, now: Position) -> tuple[VectorMatrix, Position]:

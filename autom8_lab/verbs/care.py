@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import backups, care, exchange
+from ..care import told_of
 from ..records import Condition, Report
+from ..validation import path_value
 from .parts import Parts
 
 if TYPE_CHECKING:
@@ -110,7 +112,8 @@ class CareVerbs(Parts):
         True
         """
         self._access.flush()
-        return backups.backup(self._storage, path, keep=keep, at=self._clock(), progress=progress)
+        with told_of(path_value(path)):
+            return backups.backup(self._storage, path, keep=keep, at=self._clock(), progress=progress)
 
     def export(self, path: str | os.PathLike[str], *, vectors: bool = True, progress: bool | None = None) -> Report:
         """Write everything in the lab into a file of JSON lines, as of one moment, compressed where it ends in .gz.
@@ -123,7 +126,8 @@ class CareVerbs(Parts):
         0
         """
         self._access.flush()
-        return exchange.export(self._storage, path, vectors=vectors, progress=progress)
+        with told_of(path_value(path)):
+            return exchange.export(self._storage, path, vectors=vectors, progress=progress)
 
     def import_export(self, path: str | os.PathLike[str], *, progress: bool | None = None) -> Report:
         """Read what `export` wrote into this lab, which has to be empty: all of it or nothing.
@@ -135,4 +139,5 @@ class CareVerbs(Parts):
         >>> lab.import_export("lab.jsonl")["rows"]
         0
         """
-        return exchange.import_export(self._storage, path, at=self._clock(), progress=progress)
+        with told_of(path_value(path)):
+            return exchange.import_export(self._storage, path, at=self._clock(), progress=progress)
