@@ -175,4 +175,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     nearest = difflib.get_close_matches(str(name), names, n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else f"; known names: {', '.join(names)}"
+    return f"; did you mean {nearest[0]!r}?" if nearest else f"; known names: {', '.join(names) or 'none yet'}"

@@ -189,6 +189,12 @@ def test_the_stack_of_spend_is_as_high_as_the_sums() -> None:
     assert [bar.get_x() for bar in top] == (by_day.index - pd.Timestamp(0, tz="UTC")).days.tolist()
 
 
+def test_the_highest_bar_of_spend_does_not_touch_the_top() -> None:
+    days = pd.to_datetime(["2026-05-01", "2026-05-02"], utc=True)
+    frame = pd.DataFrame({"period": days, "model": ["a", "b"], "cost_usd": [0.4, 0.1]})
+    assert al.plots.spend_over_time(frame).get_ylim() == pytest.approx((0, 0.42))
+
+
 def test_the_legend_of_spend_reads_as_the_stack_does() -> None:
     ax = draw("spend_over_time", ledger())
     assert legend_texts(ax) == sorted((model.model for model in MODELS), reverse=True)

@@ -83,11 +83,13 @@ def spend_over_time(frame: pd.DataFrame, *, by: str = "model", ax: Axes | None =
         heights = table[group.name].to_numpy()
         ax.bar(starts, heights, shown, bottom, align="edge", color=group.colour, label=group.name)
         bottom = bottom + heights
+    if bottom.max() > 0:
+        ax.set_ylim(0, 1.05 * bottom.max())  # a bar of no height at the top would take the margin away
     date_axis(ax, starts, width)
     ax.set_ylabel(f"Spend per {period_name(width)} (USD)")
     finish(ax, grid="y")
     unpriced = int(frame["unpriced_calls"].sum()) if "unpriced_calls" in frame else len(frame) - len(priced)
-    notes = [f"{unpriced:,} calls unpriced"] if unpriced else []
+    notes = [f"{unpriced:,} call{'s' * (unpriced > 1)} unpriced"] if unpriced else []
     # The legend reads as the stack does, from top to bottom.
     return legend(ax, list(reversed(ax.get_legend_handles_labels()[0])), notes=notes, title=by)
 

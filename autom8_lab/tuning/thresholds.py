@@ -244,7 +244,7 @@ def best_threshold_choice(labels: Labels, goal: Goal, in_force: float | None) ->
     bounds = {"low": _plain(gain.low), "high": _plain(gain.high)}
     details = {"out_of_fold": held_out, "with_value_in_force": before, "thresholds_tried": len(tried)}
     shown: dict[str, Any] = {"estimate": better, **bounds, "details": details, "sample_size": len(labels)}
-    interval = f"the interval over all thresholds tried is [{gain.low:.4g}, {gain.high:.4g}]"
+    interval = f"the interval of the gain, over all thresholds tried, is [{gain.low:.4g}, {gain.high:.4g}]"
     if gain.sign > 0 and better > 0:
         return Choice(threshold, "recommend", f"{measured}; {interval}.", **shown)
     if place is None or better <= 0 or np.array_equal(hits[place], now):
