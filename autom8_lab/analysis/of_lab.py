@@ -128,7 +128,7 @@ class Analysis:
         found["cost_usd"] = np.where(np.isnan(found[COST[0]]), found[COST[1]], found[COST[0]])
         try:
             metadata = [{} if text == "{}" else json.loads(text) for text in found["metadata"]]
-        except (TypeError, ValueError) as exc:
+        except (TypeError, ValueError, RecursionError) as exc:
             raise DamagedLab("the metadata of a call in the ledger is damaged: al.check() says of which") from exc
         found["metadata"] = np.array(metadata or [], object)
         columns = {}

@@ -134,7 +134,11 @@ class Check:
             end = "the write-ahead log ends in a transaction that is not whole, and is not read"
             yield Finding("warning", "", "-wal", end, "nothing, where a write was interrupted: it was not acknowledged")
         elif log.lost_commits:
-            lost = f"the write-ahead log is damaged: {log.lost_commits} transactions after that are not read"
+            # What a process leaves that is killed between writing a commit and announcing it looks the same.
+            lost = (
+                f"the write-ahead log is damaged, or a process was killed while it wrote: {log.lost_commits} "
+                "transactions after that are not read"
+            )
             yield self._error("", "-wal", lost)
 
     def _structure(self, database: Database) -> Iterator[Finding]:
