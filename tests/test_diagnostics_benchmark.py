@@ -113,7 +113,7 @@ def test_the_table_shows_every_figure_with_its_unit_bar_and_verdict() -> None:
     slow = {**row, "what": "exact engine", "figure": 9.876, "unit": "ms", "ratio": 1.4, "bar_on": "ratio", "bar": 1.3}
     table = markdown_table(pd.DataFrame([row, alone, {**slow, "held": False}]))
     assert table.splitlines()[2:] == [
-        "| `get_context` | 5 contexts | 12,300/s | SELECT by id | 0.305 | at least 10,000/s | yes |",
-        "| recall |  | 0.996 recall@10 |  |  |  |  |",
-        "| exact engine | 5 contexts | 9.88 ms | SELECT by id | 1.4 | at most 1.3 | no |",
+        "| `get_context`: 5 contexts | 12,300/s | SELECT by id | 0.305 | at least 10,000/s | yes |",
+        "| recall | 0.996 recall@10 |  |  |  |  |",
+        "| exact engine: 5 contexts | 9.88 ms | SELECT by id | 1.4 | at most 1.3 | no |",
     ]

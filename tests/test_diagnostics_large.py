@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from autom8_lab.diagnostics.figures.fresh import fresh_figure, timed_search
 from autom8_lab.diagnostics.figures.large import Large, semantic_figure, words_figure
-from autom8_lab.diagnostics.figures.material import Bench, Sizes, clustered_vectors, query_vectors
+from autom8_lab.diagnostics.figures.material import Bench, Sizes, clustered_vectors, plain_lab, query_vectors
 from autom8_lab.diagnostics.figures.nearest import RawGraph, answers, nearest_figures, nearest_of, product
 from autom8_lab.embedding.encoders import HashEncoder
 
@@ -76,3 +78,21 @@ def test_searches_by_meaning_and_for_common_words_are_compared(made: Large) -> N
     assert (semantic["unit"], semantic["against"]) == ("/s", "usearch HNSW and 10 SELECTs")
     assert (words["unit"], words["against"]) == ("ms", "search_df, rare words")
     assert words["ratio"] == pytest.approx(words["figure"] / words["against_figure"])
+
+
+def test_a_store_of_another_process_is_found_by_the_very_next_search(made: Large) -> None:
+    row = fresh_figure(made)
+    assert row["lost"] == 0
+    assert "of 20 stores" in row["note"]
+    assert row["against"] == "search_df, file unchanged"
+
+
+def test_a_search_tells_only_what_both_rankings_found(tmp_path: Path) -> None:
+    encoder = HashEncoder(dimensions=16)
+    with plain_lab(tmp_path / "lab.db", encoder=encoder) as lab:
+        name = lab.store_context("A harbour in winter.")
+        assert timed_search(lab, "harbour winter")[1] == {name}
+        lab._storage.delete("context_chunks", [])
+        seconds, found = timed_search(lab, "harbour winter")
+    assert found == set()
+    assert seconds > 0

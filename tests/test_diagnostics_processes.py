@@ -16,10 +16,8 @@ from autom8_lab.diagnostics.figures.crew import Crew
 from autom8_lab.diagnostics.figures.material import Bench, Sizes
 from autom8_lab.diagnostics.figures.processes import (
     connections_figure,
-    fresh_figure,
     lost,
     start_figure,
-    timed_search,
 )
 from autom8_lab.diagnostics.figures.worker import BARE, OURS, Job, Worker
 from autom8_lab.embedding.chunking import text_hash
@@ -141,22 +139,6 @@ def test_no_process_is_left_behind(bench: Bench) -> None:
         processes = crew._processes
         assert [process.poll() for process in processes] == [None, None]
     assert [process.poll() for process in processes] == [0, 0]
-
-
-def test_a_store_of_another_process_is_found_by_the_very_next_search(bench: Bench) -> None:
-    made = fresh_figure(bench)
-    assert made["lost"] == 0
-    assert "of 20 stores" in made["note"]
-
-
-def test_a_search_tells_only_what_both_rankings_found(bench: Bench) -> None:
-    with bench.lab("searched", encoder=bench.encoder) as lab:
-        name = lab.store_context("A harbour in winter.")
-        assert timed_search(lab, "harbour winter")[1] == {name}
-        lab._storage.delete("context_chunks", [])
-        seconds, found = timed_search(lab, "harbour winter")
-    assert found == set()
-    assert seconds > 0
 
 
 def test_a_new_process_answers_without_torch(bench: Bench) -> None:

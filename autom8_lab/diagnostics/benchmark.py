@@ -175,11 +175,11 @@ def markdown_table(figures: pd.DataFrame) -> str:
     >>> import pandas as pd
     >>> row = {"what": "get_context", "how": None, "figure": 12_345.6, "unit": "/s", "against": "SELECT by id", "ratio": 0.31}
     >>> print(markdown_table(pd.DataFrame([{**row, "bar_on": "figure", "bar": 10_000.0, "held": True}])))
-    | what | how | figure | against | ratio | bar | held |
-    |---|---|---|---|---|---|---|
-    | `get_context` |  | 12,300/s | SELECT by id | 0.31 | at least 10,000/s | yes |
+    | what | figure | against | ratio | bar | held |
+    |---|---|---|---|---|---|
+    | `get_context` | 12,300/s | SELECT by id | 0.31 | at least 10,000/s | yes |
     """
-    lines = ["| what | how | figure | against | ratio | bar | held |", "|---|---|---|---|---|---|---|"]
+    lines = ["| what | figure | against | ratio | bar | held |", "|---|---|---|---|---|---|"]
     lines += [f"| {' | '.join(_cells(row))} |" for row in figures.to_dict("records")]
     return "\n".join(lines)
 
@@ -188,8 +188,8 @@ def _cells(row: dict[Any, Any]) -> Iterable[str]:
     import pandas as pd
 
     unit, has_ratio, has_bar = row["unit"], not pd.isna(row["ratio"]), not pd.isna(row["bar_on"])
-    yield re.sub(r"^(\w+_\w+|search)\b", r"`\1`", row["what"])
-    yield "" if pd.isna(row["how"]) else row["how"]
+    what = re.sub(r"^(\w+_\w+|search)\b", r"`\1`", row["what"])
+    yield what if pd.isna(row["how"]) else f"{what}: {row['how']}"
     yield with_unit(row["figure"], unit)
     yield row["against"] if has_ratio else ""
     yield short(row["ratio"]) if has_ratio else ""

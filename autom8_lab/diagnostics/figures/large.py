@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ...storage.bare import BareFile, BareVecTable
+from .fresh import fresh_figure
 from .material import COMMON, RARE, Bench, PreparedEncoder, clustered_vectors, query_vectors, texts
 from .nearest import K, RawGraph, answers, nearest_figures
 from .rounds import Row, in_turns, milliseconds, rates, row, seconds_each
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ...vectors.similarity import Array32
 
 PART = "large"
-NAME = "large"
 SHORT_TEXT_BYTES = 120
 ENGINES: tuple[VectorEngine, ...] = ("exact", "hnsw", "sqlite-vec")
 
@@ -31,19 +31,17 @@ class Large:
     """
 
     def __init__(self, bench: Bench, stack: ExitStack, *, vectors: Array32 | None = None) -> None:
-        self.bench = bench
+        self.bench, self.name = bench, "large"
         count, dimensions = bench.sizes.vectors, bench.encoder.dimensions
-        made = vectors is None
-        self.vectors = (
-            clustered_vectors(count, dimensions=dimensions, seed=bench.seed + 1) if vectors is None else vectors
-        )
-        assert made or len(self.vectors) == count
+        drawn = clustered_vectors(count, dimensions=dimensions, seed=bench.seed + 1) if vectors is None else vectors
+        self.vectors = drawn
         self.asked = query_vectors(self.vectors, max(bench.sizes.calls, 50), seed=bench.seed + 2)
         self.questions = [f"question {number}" for number in range(len(self.asked))]
         self._fill()
         self.labs: dict[str, Lab] = {name: stack.enter_context(self.opened(name)) for name in ENGINES}
         self.index = self.labs["hnsw"].build_vector_index(progress=False)
         self.has = {name: answers(lab, self.asked[0], name) for name, lab in self.labs.items()}
+        self.engine: VectorEngine = "hnsw" if self.has["hnsw"] else "exact"
         path = bench.folder / "vectors.db"
         self.table = stack.enter_context(closing(BareVecTable(path, dimensions=self.vectors.shape[1])))
         if self.table.missing is None:
@@ -56,14 +54,14 @@ class Large:
 
     def _fill(self) -> None:
         written = texts(len(self.vectors), seed=self.bench.seed + 3, length=SHORT_TEXT_BYTES)
-        rows = [{"context_id": f"v{number}", "content": text} for number, text in enumerate(written)]
-        with self.bench.lab(NAME, encoder=PreparedEncoder(self.vectors, texts=written), synchronous="OFF") as lab:
+        rows = ({"context_id": f"v{number}", "content": text} for number, text in enumerate(written))
+        with self.bench.lab(self.name, encoder=PreparedEncoder(self.vectors, texts=written), synchronous="OFF") as lab:
             lab.store_contexts(rows, batch_size=5_000, progress=False)
 
     def opened(self, engine: VectorEngine) -> Lab:
         """Open the lab with an engine; "question 3" has the vector `asked[3]`."""
         encoder = PreparedEncoder(self.asked, texts=self.questions)
-        return self.bench.lab(NAME, encoder=encoder, vector_engine=engine)
+        return self.bench.lab(self.name, encoder=encoder, vector_engine=engine)
 
 
 def large_figures(bench: Bench) -> Iterator[Row]:
@@ -73,11 +71,12 @@ def large_figures(bench: Bench) -> Iterator[Row]:
         yield from nearest_figures(large)
         yield semantic_figure(large)
         yield words_figure(large)
+        yield fresh_figure(large)
 
 
 def semantic_figure(large: Large) -> Row:
     """Measure `search` by meaning against a graph and a SELECT for each of its answers."""
-    engine = "hnsw" if large.has["hnsw"] else "exact"
+    engine = large.engine
     lab, graph, bench = large.labs[engine], large.graph, large.bench
     bare = BareFile(lab.config.db_path)
     timings = in_turns(
@@ -101,7 +100,7 @@ def semantic_figure(large: Large) -> Row:
 
 def words_figure(large: Large) -> Row:
     """Measure hybrid search for words that many contexts have against words that few have."""
-    engine = "hnsw" if large.has["hnsw"] else "exact"
+    engine = large.engine
     lab, bench, calls = large.labs[engine], large.bench, large.bench.sizes.calls
     common, rare = (
         bench.queries(calls * (bench.sizes.repeats + 1), part=part, ranks=ranks)

@@ -170,7 +170,7 @@ class Sizes:
     batch: int = 10_000
     vectors: int = 20_000
     connections: tuple[int, ...] = (1, 4, 20, 50)
-    operations: int = 2_000
+    operations: int = 1_000
     calls: int = 100
     repeats: int = 7
 
@@ -178,7 +178,7 @@ class Sizes:
 SIZES = {
     "quick": Sizes(contexts=500, batch=1_000, vectors=2_000, connections=(1, 4), operations=200, calls=20, repeats=3),
     "standard": Sizes(),
-    "full": Sizes(vectors=100_000, operations=5_000, repeats=11),
+    "full": Sizes(vectors=100_000, operations=2_000, repeats=11),
 }
 
 
@@ -220,11 +220,15 @@ class Bench:
         """Return queries that no other part has."""
         return queries(count, seed=self.seed * 1_000 + part, ranks=ranks)
 
+    def path(self, name: str) -> Path:
+        """Return where a file of this name lies."""
+        return self.folder / f"{name}.db"
+
     def lab(self, name: str, *, encoder: Encoder | None = None, **settings: Any) -> Lab:
         """Open a lab of the benchmark's folder; without an encoder with one that costs nothing."""
         settings = {"synchronous": self.synchronous, **settings}
-        return plain_lab(self.folder / f"{name}.db", encoder=encoder or self.prepared(), **settings)
+        return plain_lab(self.path(name), encoder=encoder or self.prepared(), **settings)
 
     def bare(self, name: str) -> BareFile:
         """Open the same file for bare statements."""
-        return BareFile(self.folder / f"{name}.db", synchronous=self.synchronous)
+        return BareFile(self.path(name), synchronous=self.synchronous)

@@ -8,22 +8,17 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 from ...embedding.chunking import text_hash
 from ...errors import LabError
 from ...storage.bare import BareFile
 from .crew import Crew, clean_environment
-from .material import WORDS_OF_A_QUERY, Bench, PreparedEncoder
+from .material import Bench
 from .rounds import Row, in_turns, milliseconds, rates, row
 from .worker import BARE, OURS, Job
 
-if TYPE_CHECKING:
-    from ...lab import Lab
-
 PART = "connections"
 KNOWN = 1_000  # contexts that are there before
-FRESH_STORES = 10
 COLD_ROUNDS = 5
 COLD_START = """
 import json, sys
@@ -38,7 +33,6 @@ def connection_figures(bench: Bench) -> Iterator[Row]:
     """Measure processes that write and read one file, against bare ones that send the same statements to another."""
     for connections in bench.sizes.connections:
         yield connections_figure(bench, connections)
-    yield fresh_figure(bench)
 
 
 def connections_figure(bench: Bench, connections: int) -> Row:
@@ -98,56 +92,6 @@ def lost(path: str, stored: Mapping[str, str]) -> int:
     with closing(BareFile(path)) as file:
         there = {name: text_hash(content) for name, content in file.contents() if name in stored}
     return sum(there.get(name) != digest for name, digest in stored.items())
-
-
-def fresh_figure(bench: Bench) -> Row:
-    """Measure the search right after another process stored a context, and count the contexts that it misses."""
-    paths, known = _files(bench, "fresh")
-    rounds = bench.sizes.repeats + 1
-    job = _job(bench, 0, {OURS: paths[OURS]}, 1, FRESH_STORES * rounds, known)
-    texts, unchanged = job.texts(), bench.queries(FRESH_STORES * rounds, part=32)
-    # Each question has some words of a text, and its vector.
-    asked = [" ".join(text.split()[:WORDS_OF_A_QUERY]) for text in texts]
-    encoder = PreparedEncoder(bench.prepared().encode_documents(texts), texts=asked)
-    missed = 0
-
-    with bench.lab(f"fresh-{OURS}", encoder=encoder) as lab, Crew([job]) as crew:
-
-        def after_a_store(number: int) -> float:
-            nonlocal missed
-            seconds = 0.0
-            for place in range(number * FRESH_STORES, (number + 1) * FRESH_STORES):
-                new = crew.run(OURS, place).stored
-                taken, found = timed_search(lab, asked[place])
-                seconds += taken
-                missed += not new or not new.keys() <= found
-            return seconds / FRESH_STORES
-
-        def undisturbed(number: int) -> float:
-            places = range(number * FRESH_STORES, (number + 1) * FRESH_STORES)
-            return sum(timed_search(lab, unchanged[place])[0] for place in places) / FRESH_STORES
-
-        timings = in_turns(bench.sizes.repeats, after_a_store, undisturbed)
-    return row(
-        PART,
-        "search_df, after another's store",
-        "ms",
-        milliseconds(timings.ours),
-        how=f"hybrid, {KNOWN:,} contexts, the very next search after another process stored",
-        against="search_df, file unchanged",
-        others=milliseconds(timings.theirs),
-        lost=missed,
-        note=f"lost: of {FRESH_STORES * rounds} stores those that the very next search did not find",
-    )
-
-
-def timed_search(lab: Lab, query: str) -> tuple[float, set[str]]:
-    """Return the seconds of a hybrid search, and the contexts that it and one by meaning both found."""
-    started = time.perf_counter()
-    found = lab.search_df(query)
-    seconds = time.perf_counter() - started
-    meant = {hit.context.id for hit in lab.search(query, method="semantic")}
-    return seconds, meant & set(found["context_id"])
 
 
 def start_figures(bench: Bench) -> Iterator[Row]:
