@@ -24,7 +24,7 @@ import numpy as np
 from autom8_lab.diagnostics.benchmark import machine, markdown_table
 from autom8_lab.diagnostics.figures.bars import judged
 from autom8_lab.diagnostics.figures.fresh import fresh_figure
-from autom8_lab.diagnostics.figures.large import ENGINES, Large, semantic_figure, words_figure
+from autom8_lab.diagnostics.figures.large import ENGINES, Large, many_figure, semantic_figure, words_figure
 from autom8_lab.diagnostics.figures.material import SIZES, Bench, PreparedEncoder, plain_lab
 from autom8_lab.diagnostics.figures.nearest import nearest_figures, nearest_of
 from autom8_lab.diagnostics.figures.rounds import COLUMNS
@@ -68,8 +68,9 @@ def report(bench: Bench, vectors: Any) -> None:
         large = Large(bench, stack, vectors=vectors)
         print(f"stored, indexed and read by every engine in {time.perf_counter() - started:.0f} s")
         print(f"HNSW index: {dict(large.index)}")
-        rows = [*nearest_figures(large), semantic_figure(large), words_figure(large), fresh_figure(large)]
-        rows = [judged(row, asdict(bench.sizes), is_model=False) for row in rows]
+        found = list(nearest_figures(large))
+        above = [figure(large) for figure in (semantic_figure, many_figure, words_figure, fresh_figure)]
+        rows = [judged(row, asdict(bench.sizes), is_model=False) for row in [*found, *above]]
         print(f"usearch alone: built in {large.graph.build_seconds:.1f} s, {large.graph.nbytes / 1e6:.0f} MB")
     figures = frame(rows, COLUMNS)
     print(markdown_table(figures))

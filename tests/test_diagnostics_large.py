@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from autom8_lab.diagnostics.figures.fresh import fresh_figure, timed_search
-from autom8_lab.diagnostics.figures.large import Large, semantic_figure, words_figure
+from autom8_lab.diagnostics.figures.large import Large, many_figure, semantic_figure, words_figure
 from autom8_lab.diagnostics.figures.material import Bench, Sizes, clustered_vectors, plain_lab, query_vectors
 from autom8_lab.diagnostics.figures.nearest import RawGraph, answers, nearest_figures, nearest_of, product
 from autom8_lab.embedding.encoders import HashEncoder
@@ -74,8 +74,9 @@ def test_each_engine_is_compared_with_the_library_below_it(made: Large) -> None:
 
 
 def test_searches_by_meaning_and_for_common_words_are_compared(made: Large) -> None:
-    semantic, words = semantic_figure(made), words_figure(made)
+    semantic, many, words = semantic_figure(made), many_figure(made), words_figure(made)
     assert (semantic["unit"], semantic["against"]) == ("/s", "usearch HNSW and 10 SELECTs")
+    assert (many["unit"], many["against"]) == ("/s", "search, one by one")
     assert (words["unit"], words["against"]) == ("ms", "search_df, rare words")
     assert words["ratio"] == pytest.approx(words["figure"] / words["against_figure"])
 

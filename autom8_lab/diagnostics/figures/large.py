@@ -11,7 +11,7 @@ from ...storage.bare import BareFile, BareVecTable
 from .fresh import fresh_figure
 from .material import COMMON, RARE, Bench, PreparedEncoder, clustered_vectors, query_vectors, texts
 from .nearest import K, RawGraph, answers, nearest_figures
-from .rounds import Row, in_turns, milliseconds, rates, row, seconds_each
+from .rounds import Row, in_turns, milliseconds, rates, row, seconds_each, seconds_of
 
 if TYPE_CHECKING:
     from ...lab import Lab
@@ -70,6 +70,7 @@ def large_figures(bench: Bench) -> Iterator[Row]:
         large = Large(bench, stack)
         yield from nearest_figures(large)
         yield semantic_figure(large)
+        yield many_figure(large)
         yield words_figure(large)
         yield fresh_figure(large)
 
@@ -94,6 +95,25 @@ def semantic_figure(large: Large) -> Row:
         rates(timings.ours),
         how=f"{len(large.vectors):,} contexts, without encoding, {engine} engine",
         against=f"usearch HNSW and {K} SELECTs",
+        others=rates(timings.theirs),
+    )
+
+
+def many_figure(large: Large) -> Row:
+    """Measure many queries in one call, where every vector is looked at, against one call for each."""
+    lab, bench, count = large.labs["exact"], large.bench, len(large.questions)
+    timings = in_turns(
+        bench.sizes.repeats,
+        lambda _: seconds_of(lambda: lab.search_many(large.questions, method="semantic")) / count,
+        lambda _: seconds_each(lambda text: lab.search(text, method="semantic"), large.questions),
+    )
+    return row(
+        PART,
+        "search_many, semantic",
+        "/s",
+        rates(timings.ours),
+        how=f"{count} queries at once, {len(large.vectors):,} contexts, without encoding, exact engine",
+        against="search, one by one",
         others=rates(timings.theirs),
     )
 
