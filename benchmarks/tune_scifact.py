@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ir_measures import AP, RR, P, Qrel, R, ScoredDoc, calc_aggregate, nDCG
 from scifact import ROOT, load
 
 import autom8_lab as al
@@ -40,8 +41,23 @@ def tune_ranking(lab: al.Lab, train: Judged, test: Judged, seed: int) -> None:
     methods: dict[str, Any] = {"tuned": dict(advice.settings), "default": {}, "text": {"method": "text"}}
     found = lab.evaluate_search(test[0], judgments=test[1], methods=methods)
     print(f"test, {found.queries} queries:\n{found.table().round(4).to_string()}")
+    print(f"greatest difference from ir_measures: {from_ir_measures(lab, test, methods, found):.1e}")
     rows = found.differences.query("method == 'tuned' and against == 'default' and measure == 'nDCG@10'")
     print(rows.round(4).to_string(index=False))
+
+
+def from_ir_measures(lab: al.Lab, test: Judged, methods: dict[str, Any], found: Any) -> float:
+    """Return by how much any mean differs from what ir_measures says of the same rankings."""
+    judgments = [Qrel(name, document, grade) for name, grades in test[1].items() for document, grade in grades.items()]
+    measures = [nDCG @ 10, R @ 10, P @ 10, RR, AP]
+    apart = 0.0
+    for method, options in methods.items():
+        hits = {name: lab.search(text, k=100, **options) for name, text in test[0].items()}
+        run = [ScoredDoc(name, hit.context.id, hit.score) for name, given in hits.items() for hit in given]
+        wanted = calc_aggregate(measures, judgments, run)
+        means = found.table().loc[method]
+        apart = max(apart, *(abs(mean - wanted[one]) for mean, one in zip(means, measures, strict=True)))
+    return apart
 
 
 def take_answers_out(lab: al.Lab, parts: list[Judged], seed: int) -> list[Judged]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ir_measures import Qrel, ScoredDoc, calc_aggregate, nDCG
+from ir_measures import AP, RR, P, Qrel, R, ScoredDoc, calc_aggregate, nDCG
 
 import autom8_lab as al
 from autom8_lab.lab import Lab
@@ -57,6 +57,21 @@ def test_hybrid_is_better_than_the_better_of_its_rankers(scifact: tuple[Lab, dic
     assert text > 0.92
     assert semantic > 0.93
     assert hybrid > max(text, semantic, 0.95)
+
+
+def test_evaluate_search_equals_ir_measures(scifact: tuple[Lab, dict[str, str], list[Qrel]]) -> None:
+    lab, queries, judgments = scifact
+    grades: dict[str, dict[str, int]] = {}
+    for item in judgments:
+        grades.setdefault(item.query_id, {})[item.doc_id] = item.relevance
+    table = lab.evaluate_search(queries, judgments=grades).table()
+    for method in ("hybrid", "text", "semantic"):
+        hits = {name: lab.search(text, method=method, k=100) for name, text in queries.items()}  # type: ignore[arg-type]
+        run = [ScoredDoc(name, hit.context.id, hit.score) for name, found in hits.items() for hit in found]
+        wanted = calc_aggregate([nDCG @ 10, R @ 10, P @ 10, RR, AP], judgments, run)
+        assert table.loc[method].tolist() == pytest.approx(
+            [wanted[measure] for measure in (nDCG @ 10, R @ 10, P @ 10, RR, AP)], abs=1e-9
+        )
 
 
 def test_both_vector_engines_give_the_same_ids_in_the_same_order(
