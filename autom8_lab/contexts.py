@@ -327,7 +327,7 @@ def text_is_sound(content: str, content_hash: str) -> bool:
     """Whether a text fits its hash."""
     from .embedding.chunking import text_hash
 
-    return text_hash(content) == content_hash
+    return isinstance(content, str) and text_hash(content) == content_hash
 
 
 def by_id(context_id: str) -> list[Condition]:

@@ -141,3 +141,37 @@ def test_damaged_metadata_in_the_ledger_says_so(lab: Lab) -> None:
     other.close()
     with pytest.raises(al.DamagedLab, match="metadata of a call"):
         lab.ledger_df()
+
+
+def redefined(path: Path, table: str, old: str, new: str, *statements: str) -> None:
+    """Let a column hold what its table would refuse, as damage does, and put it there."""
+    other = Database(path)
+    other.execute("PRAGMA writable_schema = 1")
+    other.execute(
+        "UPDATE sqlite_master SET sql = replace(replace(sql, ?, ?), 'STRICT', '') WHERE name = ?", [old, new, table]
+    )
+    other.execute("PRAGMA writable_schema = RESET")
+    for statement in statements:
+        other.execute(statement)
+    other.close()
+
+
+def test_a_number_in_the_place_of_a_models_name_is_damage(lab: Lab) -> None:
+    lab.store_context("A text.")
+    path = Path(str(lab.config.db_path))
+    lab.close()
+    redefined(path, "embedding_sets", "TEXT", "BLOB", "UPDATE embedding_sets SET model_name = 7")
+    with pytest.raises(al.DamagedLab, match="name of the embedding model is damaged"):
+        al.open(path, embedding_model="hash-64")
+
+
+def test_a_context_without_its_text_is_damage(lab: Lab) -> None:
+    lab.store_context("A text.", context_id="one")
+    path = Path(str(lab.config.db_path))
+    lab.close()
+    redefined(path, "context_registry", "NOT NULL", "", "UPDATE context_registry SET content = NULL")
+    with al.open(path, embedding_model="hash-64") as damaged:
+        with pytest.raises(al.DamagedLab, match="'one' does not fit its hash"):
+            damaged.get_context("one")
+        with pytest.warns(al.DamagedContextWarning):
+            assert damaged.list_contexts() == []

@@ -236,3 +236,29 @@ def test_figures_keep_no_more_than_the_last_waits() -> None:
         figures.waited(time.monotonic())
     assert figures.waits == 9_096
     assert (figures.quantile_ms(0.99) or 0) < 1_000
+
+
+def test_whoever_waits_longest_has_the_next_turn_before_those_who_had_it() -> None:
+    turn, first, order = Turn(), Holder(), list[str]()
+    assert turn.take(first, until=0)
+
+    def wait(name: str) -> None:
+        waiting = Holder()
+        assert turn.take(waiting, until=time.monotonic() + 20)
+        order.append(name)
+        turn.give_back(waiting)
+
+    threads = []
+    for number in range(3):
+        threads.append(threading.Thread(target=wait, args=[f"waiter {number}"]))
+        threads[-1].start()
+        time.sleep(0.1)
+    turn.give_back(first)
+    again = Holder()
+    assert turn.take(again, until=time.monotonic() + 20)
+    order.append("again")
+    turn.give_back(again)
+    for thread in threads:
+        thread.join()
+    assert order == ["waiter 0", "waiter 1", "waiter 2", "again"]
+    assert turn.take(Holder(), until=0)

@@ -72,12 +72,12 @@ class Turn:
     So an interruption at whatever moment, which skips the release, leaves no lock behind.
     """
 
-    __slots__ = ("__weakref__", "_gate", "_holder", "_shared")
+    __slots__ = ("__weakref__", "_gate", "_holder", "_queue")
 
     def __init__(self, *, shared: Gate | None = None) -> None:
         # A gate costs more than the rest, so turns that hardly anybody waits for may share one.
-        self._shared = shared is not None
         self._gate = shared or Gate()
+        self._queue: deque[weakref.ref[Any]] = deque()
         self._holder: weakref.ref[Any] | None = None
 
     @property
@@ -93,13 +93,34 @@ class Turn:
     def take(self, holder: Holder, *, until: float) -> bool:
         """Wait for the turn until this time of the monotonic clock and return whether it was got."""
         with self._gate.lock:
-            while self.holder is not None:  # asked anew each time: a name for it would keep it alive
+            if self.holder is None and self._first() is None:
+                self._holder = weakref.ref(holder, self._gone)
+                return True
+            return self._queue_up(holder, until)
+
+    def _queue_up(self, holder: Holder, until: float) -> bool:
+        # Whoever came first is first: else those who give it back and want it again at once keep the others waiting.
+        place = weakref.ref(holder)
+        self._queue.append(place)
+        try:
+            # Both are asked anew each time: a name for them would keep them alive.
+            while self.holder is not None or self._first() is not holder:
                 left = until - time.monotonic()
                 if left <= 0 or self.is_of_this_thread:
                     return False
                 self._gate.wait(left)
             self._holder = weakref.ref(holder, self._gone)
-        return True
+            return True
+        finally:
+            self._queue.remove(place)
+            if self.holder is None:
+                self._wake()
+
+    def _first(self) -> Any:
+        """Return who has waited longest, None where nobody waits; whoever is gone waits no more."""
+        while self._queue and self._queue[0]() is None:
+            self._queue.popleft()
+        return self._queue[0]() if self._queue else None
 
     def give_back(self, holder: Holder) -> None:
         """Let the next one have the turn."""
@@ -113,10 +134,7 @@ class Turn:
             self._wake()
 
     def _wake(self) -> None:
-        if self._shared:
-            self._gate.changed.notify_all()
-        else:
-            self._gate.changed.notify()
+        self._gate.changed.notify_all()  # only the first of them goes on
 
 
 def retry(action: Callable[[], Result], *, until: float, patience_seconds: float, figures: Figures) -> Result:
