@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,15 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.TemporaryDirectory(prefix="autom8-cache-", ignore_cleanup_errors=True)
     config.add_cleanup(folder.cleanup)
     os.environ[CACHE_DIR] = folder.name
+    config.addinivalue_line("markers", "only_sqlite: about the file of a lab, or about SQLite itself")
     # A shell starts what runs in its background with Ctrl-C ignored, and the tests of Ctrl-C would wait for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
+    """Stop the server that the session started, if it did."""
+    if "backends" in sys.modules:
+        sys.modules["backends"].stop_server()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,10 +70,55 @@ def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module that says BOTH_BACKENDS runs on each of them, but for its tests marked `only_sqlite`."""
+    if not getattr(metafunc.module, "BOTH_BACKENDS", False):
+        return
+    from backends import BACKENDS
+
+    alone = metafunc.definition.get_closest_marker("only_sqlite") is not None
+    for name, kinds in {"backend": BACKENDS, "any_backend": ("memory", *BACKENDS)}.items():
+        if name in metafunc.fixturenames:
+            chosen = [kind for kind in kinds if kind != "postgres" or not alone]
+            metafunc.parametrize(name, chosen, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> str:
+    """Which back end a test is on: "sqlite" or "postgres"."""
+    return str(getattr(request, "param", "sqlite"))
+
+
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    """A lab in a file, with the hash encoder."""
-    with al.open(tmp_path / "lab.db", embedding_model="hash-64", synchronous="OFF") as opened:
+def place(backend: str, tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """The address of a lab by its name: a file, or a database of a server that the session starts."""
+    from backends import Places
+
+    places = Places(backend, tmp_path)
+    yield places
+    places.close()
+
+
+@pytest.fixture(scope="session")
+def any_backend(request: pytest.FixtureRequest) -> str:
+    """Do what `backend` does, with "memory" as another one."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+@pytest.fixture
+def any_place(any_backend: str, tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Do what `place` does for `any_backend`."""
+    from backends import Places
+
+    places = Places(any_backend, tmp_path)
+    yield places
+    places.close()
+
+
+@pytest.fixture
+def lab(place: Callable[[str], str]) -> Iterator[Lab]:
+    """A lab with the hash encoder, in a file or on a server."""
+    with al.open(place("lab.db"), embedding_model="hash-64", synchronous="OFF") as opened:
         yield opened
 
 

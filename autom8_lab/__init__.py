@@ -48,7 +48,7 @@ from .errors import (
     UnrecordedUsageWarning,
     UnusablePath,
 )
-from .lab import Lab, current_lab, get_migration_status, repair, run_migrations, use
+from .lab import Lab, compare_labs, copy_lab, current_lab, get_migration_status, repair, run_migrations, use
 from .lab import open_lab as open
 from .recommendation import Recommendation
 from .records import Context, Report, SearchHit
@@ -210,11 +210,13 @@ __all__ = [
     "check",
     "check_file",
     "cleanup",
+    "compare_labs",
     "compare_models",
     "config_advice_df",
     "config_df",
     "connection",
     "contexts_df",
+    "copy_lab",
     "cost_df",
     "current_lab",
     "decision_contexts_df",

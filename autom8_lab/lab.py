@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .config.addresses import is_address
 from .errors import InvalidValue, LabClosed, LabError, LabNotFound
 from .leaks import Watched
 from .records import Report
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from .config import LabConfig
     from .embedding import Encoder
+    from .storage import Storage
 
 
 class Lab(
@@ -212,7 +214,7 @@ def current_lab() -> Lab:
     from .config import LabConfig
 
     path = LabConfig.load().db_path
-    if path != ":memory:" and not Path(path).exists():
+    if path != ":memory:" and not is_address(path) and not Path(path).exists():
         raise LabNotFound(f"no lab at {path}: create one with al.open({path!r})")
     return open_lab()
 
@@ -252,20 +254,60 @@ def repair(path: str | os.PathLike[str], *, to: str | os.PathLike[str], progress
         return repair(path, to=to, at=utc_now(), open_paths=open_paths, progress=progress)
 
 
+def copy_lab(source: str | os.PathLike[str], target: str | os.PathLike[str], progress: bool | None = None) -> Report:
+    """Copy a whole lab to another place, from a file to a server, back, or to another of its kind; return what it took.
+
+    Every row goes, with its numbers and vectors, as of one moment; others may go on writing to the source. The target
+    is made where it is missing, and has to be empty, or a copy of the same source that was broken off: that one is
+    continued. At last both are compared row by row: `rows` are equal, `sha256` is that of their lines, `copied` says
+    how many rows this call brought over. Raises `InvalidValue` for a target with rows of its own, and `DamagedLab`
+    where the copy differs.
+    """
+    from . import exchange
+
+    with _storage_at(source, read_only=True) as one, _storage_at(target) as other:
+        return exchange.copy(one, other, at=utc_now(), progress=progress)
+
+
+def compare_labs(one: str | os.PathLike[str], other: str | os.PathLike[str], progress: bool | None = None) -> Report:
+    """Compare two labs row by row, wherever they are: equal, sha256 (of the first one's lines), tables.
+
+    `report["tables"]` has a row per table: rows, rows_other, equal, and the first difference as the lines of an
+    export have it. Rows that only the back end knows (numbers, indexes, the log of backups) do not count.
+    """
+    from . import exchange
+
+    with _storage_at(one, read_only=True) as left, _storage_at(other, read_only=True) as right:
+        with left.snapshot(), right.snapshot():
+            return exchange.compare(left, right, progress=progress)
+
+
 def get_migration_status(path: str | os.PathLike[str]) -> Report:
     """Return applied_count, total_migrations, applied (name, time) and pending (names) of a file, changing nothing."""
-    if not path_value(path).expanduser().exists():
+    if not is_address(str(path)) and not path_value(path).expanduser().exists():
         raise LabNotFound(f"no lab at {path}: create one with al.open({str(path)!r})")
     with _schema_of(path, read_only=True) as storage:
         return Report(storage.migration_status())
 
 
 @contextmanager
+def _storage_at(path: str | os.PathLike[str], *, read_only: bool = False) -> Iterator[Storage]:
+    from .config import LabConfig
+    from .storage import open_storage
+
+    storage = open_storage(LabConfig.load(db_path=path, read_only=read_only))
+    try:
+        yield storage
+    finally:
+        storage.close()
+
+
+@contextmanager
 def _schema_of(path: str | os.PathLike[str], *, read_only: bool = False) -> Iterator[Any]:
     from .config import LabConfig
-    from .storage.sqlite import SQLiteStorage
+    from .storage import open_storage
 
-    storage = SQLiteStorage(LabConfig.load(db_path=path, read_only=read_only), migrate=False)
+    storage = open_storage(LabConfig.load(db_path=path, read_only=read_only), migrate=False)
     try:
         yield storage
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ import pytest
 from sqlite_utils.utils import sqlite3
 
 import autom8_lab as al
+from autom8_lab.config import LabConfig
 from autom8_lab.lab import Lab
+from autom8_lab.storage import open_storage
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TIME = "datetime64[us, UTC]"
@@ -74,10 +76,13 @@ def store_three(lab: Lab) -> None:
     lab.store_contexts([{"id": name, "content": text, "topic": "fruit"} for name, text in rows.items()])
 
 
-@pytest.fixture(params=["file", "memory"])
-def logged(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Lab]:
-    """A lab with three contexts and an agent, in a file and in memory."""
-    path = tmp_path / "logged.db" if request.param == "file" else ":memory:"
+BOTH_BACKENDS = True
+
+
+@pytest.fixture
+def logged(any_place: Callable[[str], str], clock: Clock) -> Iterator[Lab]:
+    """A lab with three contexts and an agent."""
+    path = any_place("logged.db")
     with open_logged(path, clock, agent="planner") as lab:
         store_three(lab)
         yield lab
@@ -88,11 +93,12 @@ def dtypes(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def rows_in(path: str | Path, table: str) -> int:
-    """Count a table's rows as another program sees them."""
-    connection = sqlite3.connect(path)
-    count = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-    connection.close()
-    return int(count)
+    """Count a table's rows as another process sees them."""
+    storage = open_storage(LabConfig.load(db_path=str(path), read_only=True))
+    try:
+        return storage.count(table)
+    finally:
+        storage.close()
 
 
 def test_the_frames_of_the_log_have_their_columns_and_dtypes_empty_or_not(logged: Lab) -> None:
@@ -257,8 +263,8 @@ def test_the_accesses_of_an_id_that_left_its_text_to_an_alias_remain(logged: Lab
     assert logged.accesses_df("prunes")["context_id"].value_counts().to_dict() == {"plums": 1, "prunes": 1}
 
 
-def test_a_log_that_is_switched_off_writes_nothing(tmp_path: Path, clock: Clock) -> None:
-    path = tmp_path / "silent.db"
+def test_a_log_that_is_switched_off_writes_nothing(place: Callable[[str], str], clock: Clock) -> None:
+    path = place("silent.db")
     with open_logged(path, clock, access_log=False) as lab:
         store_three(lab)
         assert len(lab.search("apples")) > 0
@@ -269,6 +275,7 @@ def test_a_log_that_is_switched_off_writes_nothing(tmp_path: Path, clock: Clock)
     assert rows_in(path, "access_log") == rows_in(path, "access_results") == 0
 
 
+@pytest.mark.only_sqlite
 def test_a_read_only_lab_can_be_searched_and_writes_nothing(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "read.db"
     with open_logged(path, clock) as lab:
@@ -294,8 +301,8 @@ def test_a_read_only_lab_can_be_searched_and_writes_nothing(tmp_path: Path, cloc
     assert path.read_bytes() == before
 
 
-def test_entries_wait_in_memory_and_are_there_after_reopening(tmp_path: Path, clock: Clock) -> None:
-    path = tmp_path / "buffered.db"
+def test_entries_wait_in_memory_and_are_there_after_reopening(place: Callable[[str], str], clock: Clock) -> None:
+    path = place("buffered.db")
     with open_logged(path, clock) as lab:
         store_three(lab)
         for number in range(5):
@@ -309,8 +316,8 @@ def test_entries_wait_in_memory_and_are_there_after_reopening(tmp_path: Path, cl
         assert again.get_context("pears").access_count == 1
 
 
-def test_many_entries_are_written_without_being_asked_for(tmp_path: Path, clock: Clock) -> None:
-    path = tmp_path / "many.db"
+def test_many_entries_are_written_without_being_asked_for(place: Callable[[str], str], clock: Clock) -> None:
+    path = place("many.db")
     with open_logged(path, clock) as lab:
         store_three(lab)
         for _ in range(600):
@@ -340,8 +347,8 @@ def test_no_verb_inside_a_transaction_ties_the_log_to_it(logged: Lab, verb: str)
     assert logged.searches_df()["query"].tolist() == ["months"]
 
 
-def test_threads_share_one_log(tmp_path: Path, clock: Clock) -> None:
-    with open_logged(tmp_path / "threads.db", clock) as lab:
+def test_threads_share_one_log(place: Callable[[str], str], clock: Clock) -> None:
+    with open_logged(place("threads.db"), clock) as lab:
         store_three(lab)
 
         def work() -> None:

@@ -34,13 +34,14 @@ from autom8_lab.statistics import (
     wilson_interval,
 )
 
+BOTH_BACKENDS = True
 START = datetime(2026, 3, 1, tzinfo=UTC)
 NOW = START + timedelta(days=30)
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    with al.open(tmp_path / "lab.db", embedding_model="hash-64", synchronous="OFF", clock=lambda: NOW) as opened:
+def lab(place: Callable[[str], str]) -> Iterator[Lab]:
+    with al.open(place("lab.db"), embedding_model="hash-64", synchronous="OFF", clock=lambda: NOW) as opened:
         yield opened
 
 
@@ -407,6 +408,7 @@ def test_the_newest_calls_come_with_a_limit_and_in_the_order_of_time(lab: Lab) -
 # Remembered, never stale
 
 
+@pytest.mark.only_sqlite
 def test_a_repeated_question_is_answered_from_memory_until_anyone_writes(lab: Lab, tmp_path: Path) -> None:
     lab.record_usages(traffic(100))
     first = lab.usage_df()
@@ -463,6 +465,7 @@ def test_the_view_agrees_with_the_ledger_whatever_was_recorded(lab: Lab) -> None
     assert view_differences(lab._storage).empty
 
 
+@pytest.mark.only_sqlite
 def test_a_view_that_was_tampered_with_is_told(lab: Lab, tmp_path: Path) -> None:
     lab.record_usages(traffic(30))
     other = sqlite3.connect(tmp_path / "lab.db")

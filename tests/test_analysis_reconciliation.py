@@ -16,6 +16,7 @@ import autom8_lab as al
 from autom8_lab.analysis.reconciliation import CLASSES, EFFECTS, reconciliation_columns
 from autom8_lab.lab import Lab
 
+BOTH_BACKENDS = True
 DAY = "2026-05-01"
 PRICES = [
     {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from autom8_lab.applied import COLUMNS
 from autom8_lab.lab import Lab
 from autom8_lab.recommendation import Binding, Evidence, Recommendation
 
+BOTH_BACKENDS = True
 EVIDENCE = Evidence(40, "nDCG@10", 0.021, 0.004, 0.039, held_out=True, data_hash="5f0c")
 
 
@@ -45,8 +46,10 @@ def test_an_applied_weight_changes_later_searches_and_a_reverted_one_does_not(th
     assert three.search_df("red apple")["score"].tolist() == before
 
 
-def test_an_argument_is_stronger_than_what_was_applied_and_that_than_the_configuration(tmp_path: Path) -> None:
-    with al.open(tmp_path / "lab.db", embedding_model="hash-64", text_weight=0.2, similarity_threshold=0.1) as lab:
+def test_an_argument_is_stronger_than_what_was_applied_and_that_than_the_configuration(
+    place: Callable[[str], str],
+) -> None:
+    with al.open(place("lab.db"), embedding_model="hash-64", text_weight=0.2, similarity_threshold=0.1) as lab:
         lab.store_context("red apple", context_id="a")
         lab.store_context("green pear tree", context_id="b")
         assert lab.setting("text_weight") == 0.2

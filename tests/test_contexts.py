@@ -95,15 +95,18 @@ class RecordingEncoder:
         return self._inner.encode_query(text)
 
 
+BOTH_BACKENDS = True
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["file", "memory"])
-def any_lab(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Lab]:
-    """A lab in a file and one in memory, with a clock that stands still."""
-    path = tmp_path / "any.db" if request.param == "file" else ":memory:"
+@pytest.fixture
+def any_lab(any_place: Callable[[str], str], clock: Clock) -> Iterator[Lab]:
+    """A lab with a clock that stands still."""
+    path = any_place("any.db")
     with al.open(path, embedding_model="hash-64", clock=clock, synchronous="OFF") as opened:
         yield opened
 
@@ -121,9 +124,9 @@ def encoder() -> RecordingEncoder:
 
 
 @pytest.fixture
-def recorded(tmp_path: Path, encoder: RecordingEncoder, clock: Clock) -> Iterator[Lab]:
+def recorded(place: Callable[[str], str], encoder: RecordingEncoder, clock: Clock) -> Iterator[Lab]:
     """A lab with small chunks, whose encoder remembers what it was given."""
-    path = tmp_path / "recorded.db"
+    path = place("recorded.db")
     options: dict[str, Any] = {"chunk_tokens": 8, "chunk_overlap_tokens": 0, "synchronous": "OFF"}
     with al.open(path, encoder=encoder, clock=clock, **options) as opened:
         yield opened
@@ -841,8 +844,9 @@ def test_a_text_cannot_be_emptied_or_made_illegal(any_lab: Lab, content: Any) ->
 # Deleting
 
 
-def test_a_deleted_context_leaves_nothing_behind(tmp_path: Path) -> None:
-    path = tmp_path / "deleted.db"
+@pytest.mark.only_sqlite
+def test_a_deleted_context_leaves_nothing_behind(place: Callable[[str], str]) -> None:
+    path = place("deleted.db")
     chunks = {"chunk_tokens": 8, "chunk_overlap_tokens": 2}
     with al.open(path, embedding_model="hash-64", **chunks, synchronous="OFF", vector_engine="sqlite-vec") as lab:
         text = paragraphs("secret", "hidden", "covert")
@@ -859,8 +863,9 @@ def test_a_deleted_context_leaves_nothing_behind(tmp_path: Path) -> None:
         assert found(lab, "secret") == found(lab, "secret", include_expired=True, include_superseded=True) == []
 
 
-def test_a_replaced_text_leaves_nothing_behind(tmp_path: Path) -> None:
-    path = tmp_path / "replaced.db"
+@pytest.mark.only_sqlite
+def test_a_replaced_text_leaves_nothing_behind(place: Callable[[str], str]) -> None:
+    path = place("replaced.db")
     with al.open(path, embedding_model="hash-64", synchronous="OFF", vector_engine="sqlite-vec") as lab:
         lab.store_context("secret", context_id="a")
         lab.search("secret")
@@ -1015,10 +1020,10 @@ def test_a_predecessor_that_is_no_id_is_refused(empty: Lab, value: Any) -> None:
 
 
 @pytest.fixture
-def kept(tmp_path: Path, clock: Clock) -> Iterator[Lab]:
+def kept(place: Callable[[str], str], clock: Clock) -> Iterator[Lab]:
     """Contexts that are 40 days old, in a lab that keeps what was used in the last 30."""
     with al.open(
-        tmp_path / "kept.db",
+        place("kept.db"),
         embedding_model="hash-64",
         clock=clock,
         auto_cleanup_days=30,
@@ -1053,6 +1058,7 @@ def test_cleanup_first_shows_what_it_would_remove(kept: Lab) -> None:
     assert kept.stats()["contexts"] == 6
 
 
+@pytest.mark.only_sqlite
 def test_cleanup_removes_what_it_showed_and_never_what_is_pinned(kept: Lab) -> None:
     shown = kept.cleanup()
     removed = kept.cleanup(dry_run=False)
@@ -1113,6 +1119,7 @@ def test_a_read_only_lab_shows_what_cleanup_would_remove_but_keeps_it(kept: Lab,
             reader.cleanup(dry_run=False)
 
 
+@pytest.mark.only_sqlite
 def test_metadata_is_kept_as_readable_json(lab: Lab) -> None:
     # Other programs read this file: they should find "Zürich", not escapes.
     lab.store_context("Text.", context_id="a", metadata={"city": "Zürich"})

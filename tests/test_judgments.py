@@ -12,6 +12,7 @@ from autom8_lab.judgments import COLUMNS
 from autom8_lab.lab import Lab
 from autom8_lab.tuning.of_lab import POOL_COLUMNS
 
+BOTH_BACKENDS = True
 FIXTURES = Path(__file__).parents[1] / "data" / "fixtures"
 
 

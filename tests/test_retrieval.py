@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ import autom8_lab as al
 from autom8_lab.lab import Lab
 from autom8_lab.retrieval import COLUMNS, query_terms
 
+BOTH_BACKENDS = True
 SQL = [
     "UNION SELECT 1",
     "fox; VACUUM",
@@ -202,9 +203,9 @@ def test_filters_on_every_field_hold(stocked: Lab) -> None:
     assert len(ids(since="1d", method="text")) == 30
 
 
-def test_an_expired_context_is_left_out_unless_asked_for(tmp_path: Path) -> None:
+def test_an_expired_context_is_left_out_unless_asked_for(place: Callable[[str], str]) -> None:
     now = datetime(2026, 5, 1, tzinfo=UTC)
-    with al.open(tmp_path / "lab.db", embedding_model="hash", clock=lambda: now) as lab:
+    with al.open(place("lab.db"), embedding_model="hash", clock=lambda: now) as lab:
         lab.store_context("fox of today", context_id="today", ttl="1d")
         lab.store_context("fox for ever", context_id="ever")
         now += timedelta(days=2)
@@ -327,8 +328,11 @@ def test_query_terms_drops_stop_words_unless_all_are() -> None:
 
 @pytest.mark.parametrize("method", ["hybrid", "text", "semantic"])
 @pytest.mark.parametrize("engine", ["exact", "sqlite-vec"])
-def test_many_queries_have_the_answers_that_each_has_alone(tmp_path: Path, method: Any, engine: Any) -> None:
-    with al.open(tmp_path / "many.db", embedding_model="hash-32", vector_engine=engine) as lab:
+def test_many_queries_have_the_answers_that_each_has_alone(
+    place: Callable[[str], str], backend: str, method: Any, engine: Any
+) -> None:
+    engine = engine if backend == "sqlite" else {"sqlite-vec": "hnsw"}.get(engine, engine)
+    with al.open(place("many.db"), embedding_model="hash-32", vector_engine=engine) as lab:
         lab.store_contexts([{"content": f"note {n} on topic {n % 7}", "topic": f"t{n % 3}"} for n in range(150)])
         queries = [f"topic {n}" for n in range(70)] + ["", "topic 3", "\ud83d"]
         together = lab.search_many(queries, method=method, k=4, topic="t1")
@@ -360,8 +364,8 @@ def test_many_queries_are_a_list_of_texts(lab: Lab, queries: Any) -> None:
     assert lab.searches_df().empty
 
 
-def test_many_queries_without_a_model_are_answered_by_text(tmp_path: Path) -> None:
-    with al.open(tmp_path / "m.db", embedding_model="no-such-model") as lab:
+def test_many_queries_without_a_model_are_answered_by_text(place: Callable[[str], str]) -> None:
+    with al.open(place("m.db"), embedding_model="no-such-model") as lab:
         with pytest.warns(al.PendingEmbeddingWarning):
             lab.store_context("Cats sleep.", context_id="a")
         with pytest.warns(al.DegradedSearchWarning):
@@ -386,9 +390,9 @@ def test_a_repeated_query_is_answered_from_memory_until_something_changes(lab: L
     assert lab.searches_df()["result_count"].tolist() == [2, 2, 1, 1, 1, 1]
 
 
-def test_a_repeated_query_forgets_what_has_expired_meanwhile(tmp_path: Path) -> None:
+def test_a_repeated_query_forgets_what_has_expired_meanwhile(place: Callable[[str], str]) -> None:
     now = [datetime(2026, 5, 1, tzinfo=UTC)]
-    with al.open(tmp_path / "e.db", embedding_model="hash-16", clock=lambda: now[0], access_log=False) as lab:
+    with al.open(place("e.db"), embedding_model="hash-16", clock=lambda: now[0], access_log=False) as lab:
         lab.store_context("Cats sleep.", context_id="a", ttl="1d")
         lab.store_context("Cats eat.", context_id="b")
         assert len(lab.search("cats")) == len(lab.search("cats")) == 2

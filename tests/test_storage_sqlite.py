@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backends import Places
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlite_utils.utils import sqlite3
@@ -18,7 +19,8 @@ from sqlite_utils.utils import sqlite3
 import autom8_lab as al
 from autom8_lab.config import LabConfig
 from autom8_lab.records import Chunk, Condition
-from autom8_lab.storage.sqlite import SQLiteStorage
+from autom8_lab.storage import Storage
+from autom8_lab.storage import open_storage as storage_at
 
 CONTEXTS = "context_registry"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -26,15 +28,18 @@ HOUR = timedelta(hours=1)
 quick = settings(derandomize=True, deadline=None, max_examples=150, database=None)
 
 
+BOTH_BACKENDS = True
+
+
 @pytest.fixture
-def storage(tmp_path: Path) -> Iterator[SQLiteStorage]:
-    with_storage = open_storage(tmp_path / "lab.db")
+def storage(place: Callable[[str], str]) -> Iterator[Storage]:
+    with_storage = open_storage(place("lab.db"))
     yield with_storage
     with_storage.close()
 
 
-def open_storage(path: Path | str, **settings: Any) -> SQLiteStorage:
-    return SQLiteStorage(LabConfig.load(db_path=str(path), synchronous="OFF", **settings))
+def open_storage(path: Path | str, **settings: Any) -> Storage:
+    return storage_at(LabConfig.load(db_path=str(path), synchronous="OFF", **settings))
 
 
 def context(context_id: str, content: str = "", **fields: Any) -> dict[str, Any]:
@@ -42,12 +47,12 @@ def context(context_id: str, content: str = "", **fields: Any) -> dict[str, Any]
     return {"id": context_id, "content": content or f"Text {context_id}.", **required, **fields}
 
 
-def insert(storage: SQLiteStorage, *rows: dict[str, Any]) -> None:
+def insert(storage: Storage, *rows: dict[str, Any]) -> None:
     for row in rows:
         storage.insert(CONTEXTS, [row])
 
 
-def ids(storage: SQLiteStorage, *where: Condition) -> set[str]:
+def ids(storage: Storage, *where: Condition) -> set[str]:
     return {row["id"] for row in storage.rows(CONTEXTS, where=where, columns=["id"])}
 
 
@@ -63,7 +68,7 @@ EXPIRES = {"a": None, "b": NOON - HOUR, "c": NOON, "d": NOON + timedelta(microse
 
 
 @pytest.fixture
-def five(storage: SQLiteStorage) -> SQLiteStorage:
+def five(storage: Storage) -> Storage:
     for name in PRIORITIES:
         row = {"priority": PRIORITIES[name], "topic": TOPICS[name], "expires_at": EXPIRES[name], "pinned": name in "ab"}
         insert(storage, context(name, **row))
@@ -100,7 +105,7 @@ def five(storage: SQLiteStorage) -> SQLiteStorage:
     ids=str,
 )
 def test_every_operator_selects_counts_updates_and_deletes_the_same_rows(
-    five: SQLiteStorage, condition: Condition, expected: str
+    five: Storage, condition: Condition, expected: str
 ) -> None:
     assert ids(five, condition) == set(expected)
     assert five.count(CONTEXTS, where=[condition]) == len(expected)
@@ -110,7 +115,7 @@ def test_every_operator_selects_counts_updates_and_deletes_the_same_rows(
     assert ids(five) == set("abcde") - set(expected)
 
 
-def test_conditions_are_joined_by_and_and_no_condition_means_every_row(five: SQLiteStorage) -> None:
+def test_conditions_are_joined_by_and_and_no_condition_means_every_row(five: Storage) -> None:
     assert ids(
         five, Condition("priority", ">=", 0), Condition("topic", "is not null"), Condition("priority", "<", 9)
     ) == {*"bcd"}
@@ -125,7 +130,7 @@ def test_conditions_are_joined_by_and_and_no_condition_means_every_row(five: SQL
 )
 @example([datetime(999, 12, 31, tzinfo=UTC), datetime(1000, 1, 1, tzinfo=UTC)], "<")
 @example([datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, microsecond=1, tzinfo=UTC)], "<")
-def test_times_compare_as_times_whatever_their_zone(memory: SQLiteStorage, pair: list[datetime], operator: Any) -> None:
+def test_times_compare_as_times_whatever_their_zone(memory: Storage, pair: list[datetime], operator: Any) -> None:
     stored, asked = pair
     try:
         left, right = stored.astimezone(UTC), asked.astimezone(UTC)
@@ -152,7 +157,7 @@ class _Undone(Exception):
 class undone:
     """A transaction that is always taken back, so that examples do not see each other's rows."""
 
-    def __init__(self, storage: SQLiteStorage) -> None:
+    def __init__(self, storage: Storage) -> None:
         self._transaction = storage.transaction()
 
     def __enter__(self) -> None:
@@ -166,11 +171,13 @@ class undone:
 
 
 @pytest.fixture(scope="module")
-def memory() -> Iterator[SQLiteStorage]:
-    """A storage in memory for tests that try many values."""
-    with_storage = open_storage(":memory:")
+def memory(backend: str) -> Iterator[Storage]:
+    """A storage for tests that try many values: in memory, or in a database."""
+    places = Places(backend, Path())
+    with_storage = open_storage(":memory:" if backend == "sqlite" else places("lab"))
     yield with_storage
     with_storage.close()
+    places.close()
 
 
 # Conditions on keys of a JSON column
@@ -224,7 +231,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 @pytest.mark.parametrize("asked", VALUES, ids=repr)
-def test_a_json_key_finds_its_value_and_no_lookalike(memory: SQLiteStorage, asked: Any) -> None:
+def test_a_json_key_finds_its_value_and_no_lookalike(memory: Storage, asked: Any) -> None:
     with undone(memory):
         insert(memory, *(context(str(place), metadata={"n": value}) for place, value in enumerate(VALUES)))
         insert(
@@ -236,14 +243,14 @@ def test_a_json_key_finds_its_value_and_no_lookalike(memory: SQLiteStorage, aske
 
 
 @pytest.mark.parametrize("key", KEYS, ids=repr)
-def test_any_text_is_a_json_key_and_means_only_itself(memory: SQLiteStorage, key: str) -> None:
+def test_any_text_is_a_json_key_and_means_only_itself(memory: Storage, key: str) -> None:
     with undone(memory):
         insert(memory, *(context(str(place), metadata={name: "here"}) for place, name in enumerate(KEYS)))
         insert(memory, context("nested", metadata={"n": {"n": "here"}, "a": {"b": "here"}}))
         assert ids(memory, Condition("metadata", "=", "here", key=key)) == {str(KEYS.index(key))}
 
 
-def test_a_json_key_may_have_one_of_several_values(memory: SQLiteStorage) -> None:
+def test_a_json_key_may_have_one_of_several_values(memory: Storage) -> None:
     with undone(memory):
         insert(memory, *(context(str(place), metadata={"n": value}) for place, value in enumerate(VALUES)))
         for asked in ([], [None], [True, "1"], [1, "true", None, False]):
@@ -253,7 +260,7 @@ def test_a_json_key_may_have_one_of_several_values(memory: SQLiteStorage) -> Non
 
 @pytest.mark.parametrize("operator", ["!=", "<", "<=", ">", ">=", "is null", "is not null", "null or >", "null or <"])
 def test_an_operator_that_json_keys_do_not_have_is_refused_and_not_taken_for_another(
-    storage: SQLiteStorage, operator: Any
+    storage: Storage, operator: Any
 ) -> None:
     insert(storage, context("five", metadata={"n": 5}))
     with pytest.raises(al.InvalidValue, match=r"metadata.*'n'"):
@@ -274,7 +281,7 @@ def test_an_operator_that_json_keys_do_not_have_is_refused_and_not_taken_for_ano
     ],
 )
 def test_an_unknown_table_is_refused_with_the_nearest_name(
-    storage: SQLiteStorage, operation: Callable[[SQLiteStorage], object]
+    storage: Storage, operation: Callable[[Storage], object]
 ) -> None:
     with pytest.raises(al.InvalidValue, match=r"no table 'context_registri'; did you mean 'context_registry'\?"):
         operation(storage)
@@ -296,7 +303,7 @@ def test_an_unknown_table_is_refused_with_the_nearest_name(
     ],
 )
 def test_an_unknown_column_is_refused_with_the_nearest_name_and_nothing_is_written(
-    five: SQLiteStorage, operation: Callable[[SQLiteStorage], object]
+    five: Storage, operation: Callable[[Storage], object]
 ) -> None:
     before = five.rows(CONTEXTS)
     with pytest.raises(al.InvalidValue, match=r"'topik'; did you mean 'topic'\?"):
@@ -307,7 +314,7 @@ def test_an_unknown_column_is_refused_with_the_nearest_name_and_nothing_is_writt
 @pytest.mark.parametrize(
     "name", ['topic" = 1 OR "1', "topic; DROP TABLE context_registry", "", "rowid", "*", "id, topic"]
 )
-def test_a_column_name_is_never_sql(five: SQLiteStorage, name: str) -> None:
+def test_a_column_name_is_never_sql(five: Storage, name: str) -> None:
     for operation in (
         lambda: five.rows(CONTEXTS, columns=[name]),
         lambda: five.rows(CONTEXTS, order_by=[name]),
@@ -319,7 +326,7 @@ def test_a_column_name_is_never_sql(five: SQLiteStorage, name: str) -> None:
     assert five.count(CONTEXTS) == 5
 
 
-def test_rows_are_sorted_by_each_column_in_its_direction(five: SQLiteStorage) -> None:
+def test_rows_are_sorted_by_each_column_in_its_direction(five: Storage) -> None:
     def order(*columns: str, limit: int | None = None) -> str:
         rows = five.rows(CONTEXTS, columns=["id"], order_by=columns, limit=limit)
         return "".join(row["id"] for row in rows)
@@ -333,7 +340,7 @@ def test_rows_are_sorted_by_each_column_in_its_direction(five: SQLiteStorage) ->
     assert order("id", limit=0) == ""
 
 
-def test_rows_have_the_columns_asked_for_in_that_order(five: SQLiteStorage) -> None:
+def test_rows_have_the_columns_asked_for_in_that_order(five: Storage) -> None:
     (row,) = five.rows(CONTEXTS, where=is_id("b"), columns=["topic", "id"])
     assert list(row.items()) == [("topic", "x"), ("id", "b")]
 
@@ -351,13 +358,13 @@ def test_rows_have_the_columns_asked_for_in_that_order(five: SQLiteStorage) -> N
         max_leaves=8,
     )
 )  # fmt: skip
-def test_documents_come_back_as_they_went_in(memory: SQLiteStorage, value: Any) -> None:
+def test_documents_come_back_as_they_went_in(memory: Storage, value: Any) -> None:
     with undone(memory):
         insert(memory, context("t", metadata={"value": value}))
         assert memory.rows(CONTEXTS, columns=["metadata"]) == [{"metadata": {"value": value}}]
 
 
-def test_values_come_back_with_their_types(storage: SQLiteStorage) -> None:
+def test_values_come_back_with_their_types(storage: Storage) -> None:
     row = {
         "id": "d1",
         "at": datetime(2026, 3, 1, 14, 30, 0, 123456, tzinfo=timezone(timedelta(hours=2))),
@@ -380,7 +387,7 @@ def test_values_come_back_with_their_types(storage: SQLiteStorage) -> None:
     assert (back["success"], back["outcome_at"], back["candidates"]) == (True, NOON, ["a", "b"])
 
 
-def test_text_comes_back_as_it_went_in(memory: SQLiteStorage) -> None:
+def test_text_comes_back_as_it_went_in(memory: Storage) -> None:
     texts = [
         "'",
         '"',
@@ -403,19 +410,19 @@ def test_text_comes_back_as_it_went_in(memory: SQLiteStorage) -> None:
 # Inserting, changing, deleting
 
 
-def test_insert_counts_what_it_added_and_takes_any_iterable(storage: SQLiteStorage) -> None:
+def test_insert_counts_what_it_added_and_takes_any_iterable(storage: Storage) -> None:
     assert storage.insert(CONTEXTS, (context(str(number)) for number in range(5))) == 5
     assert storage.insert(CONTEXTS, []) == 0
     assert storage.count(CONTEXTS) == 5
 
 
-def test_insert_can_skip_rows_whose_key_is_taken(storage: SQLiteStorage) -> None:
+def test_insert_can_skip_rows_whose_key_is_taken(storage: Storage) -> None:
     insert(storage, context("a", "First."))
     assert storage.insert(CONTEXTS, [context("a", "Second."), context("b")], ignore_existing=True) == 1
     assert storage.rows(CONTEXTS, where=is_id("a"), columns=["content"]) == [{"content": "First."}]
 
 
-def test_an_import_that_is_repeated_adds_nothing(storage: SQLiteStorage) -> None:
+def test_an_import_that_is_repeated_adds_nothing(storage: Storage) -> None:
     call = {"at": NOON, "model": "m", "operation": "chat", "source": "log.csv", "source_id": "1", "metadata": {}}
     assert storage.insert("usage_ledger", [call], ignore_existing=True) == 1
     assert storage.insert("usage_ledger", [call, {**call, "source_id": "2"}], ignore_existing=True) == 1
@@ -435,34 +442,34 @@ def test_an_import_that_is_repeated_adds_nothing(storage: SQLiteStorage) -> None
     ids=["taken key", "unknown reference", "wrong type", "missing value"],
 )
 def test_rows_that_break_a_rule_of_the_schema_are_refused_with_all_the_others(
-    storage: SQLiteStorage, rows: list[dict[str, Any]]
+    storage: Storage, rows: list[dict[str, Any]]
 ) -> None:
     insert(storage, context("a"))
-    with pytest.raises(al.StorageError, match=r"lab\.db.*nothing of this call was kept"):
+    with pytest.raises(al.StorageError, match=r"lab.*nothing of this call was kept"):
         storage.insert(CONTEXTS, [{"priority": 0, "superseded_by": None, **row} for row in rows])
     assert ids(storage) == {"a"}
 
 
-def test_rows_of_different_columns_are_refused_and_not_cut_to_the_first_ones(storage: SQLiteStorage) -> None:
+def test_rows_of_different_columns_are_refused_and_not_cut_to_the_first_ones(storage: Storage) -> None:
     for rows in ([context("a"), context("b", topic="x")], [context("a", topic="x"), context("b")]):
         with pytest.raises(al.InvalidValue, match="column"):
             storage.insert(CONTEXTS, rows)
     assert ids(storage) == set()
 
 
-def put(storage: SQLiteStorage, context_id: str, *texts: str, set_key: int = 1, changed: bool = False) -> None:
+def put(storage: Storage, context_id: str, *texts: str, set_key: int = 1, changed: bool = False) -> None:
     """Give a context chunks with vectors made from their first letter."""
     chunks = [Chunk(place, place, place + len(text), f"hash of {text}") for place, text in enumerate(texts)]
     vectors = {f"hash of {text}": np.array([1.0, ord(text[0])], dtype=np.float32) for text in texts}
     storage.put_chunks({context_id: chunks}, set_key=set_key, vectors=vectors, content_changed=changed)
 
 
-def new_set(storage: SQLiteStorage, model_id: str = "m@1", state: str = "active") -> None:
+def new_set(storage: Storage, model_id: str = "m@1", state: str = "active") -> None:
     row = {"model_id": model_id, "model_name": "m", "dimensions": 2, "chunk_tokens": 8, "chunk_overlap_tokens": 0}
     storage.insert("embedding_sets", [{**row, "state": state, "created_at": NOON}])
 
 
-def test_deleting_a_context_deletes_everything_that_hangs_on_it_and_nothing_else(storage: SQLiteStorage) -> None:
+def test_deleting_a_context_deletes_everything_that_hangs_on_it_and_nothing_else(storage: Storage) -> None:
     new_set(storage)
     insert(storage, context("a", "Alpha only."), context("b", "Beta.", superseded_by="a"))
     put(storage, "a", "alpha", "shared")
@@ -477,7 +484,7 @@ def test_deleting_a_context_deletes_everything_that_hangs_on_it_and_nothing_else
     assert storage.rows(CONTEXTS, columns=["id", "superseded_by"]) == [{"id": "b", "superseded_by": None}]
 
 
-def test_deleting_a_models_set_deletes_its_vectors_and_keeps_the_other_models(storage: SQLiteStorage) -> None:
+def test_deleting_a_models_set_deletes_its_vectors_and_keeps_the_other_models(storage: Storage) -> None:
     new_set(storage, "old@1", "retired")
     new_set(storage, "new@1", "active")
     insert(storage, context("a"))
@@ -487,7 +494,7 @@ def test_deleting_a_models_set_deletes_its_vectors_and_keeps_the_other_models(st
     assert storage.rows("embeddings", columns=["model_id"]) == [{"model_id": "new@1"}]
 
 
-def test_changing_an_id_takes_its_aliases_and_successors_along(storage: SQLiteStorage) -> None:
+def test_changing_an_id_takes_its_aliases_and_successors_along(storage: Storage) -> None:
     insert(storage, context("a"), context("b", superseded_by="a"))
     storage.insert("context_aliases", [{"alias": "a2", "context_id": "a", "created_at": NOON}])
     storage.update(CONTEXTS, is_id("a"), {"id": "z"})
@@ -495,7 +502,7 @@ def test_changing_an_id_takes_its_aliases_and_successors_along(storage: SQLiteSt
     assert storage.rows(CONTEXTS, where=is_id("b"), columns=["superseded_by"]) == [{"superseded_by": "z"}]
 
 
-def test_deleting_a_decision_keeps_the_calls_that_it_made(storage: SQLiteStorage) -> None:
+def test_deleting_a_decision_keeps_the_calls_that_it_made(storage: Storage) -> None:
     storage.insert(
         "agent_decisions", [{"id": "d", "at": NOON, "decision_type": "route", "candidates": {}, "metadata": {}}]
     )
@@ -506,7 +513,7 @@ def test_deleting_a_decision_keeps_the_calls_that_it_made(storage: SQLiteStorage
     assert storage.rows("usage_ledger", columns=["decision_id"]) == [{"decision_id": None}]
 
 
-def test_touch_notes_the_last_access_and_adds_up(storage: SQLiteStorage) -> None:
+def test_touch_notes_the_last_access_and_adds_up(storage: Storage) -> None:
     insert(storage, context("a"), context("b"), context("c"))
     storage.touch({"a": (NOON, 2), "b": (NOON + HOUR, 1), "gone": (NOON, 1)})
     storage.touch({"a": (NOON + HOUR, 3)})
@@ -523,7 +530,7 @@ def test_touch_notes_the_last_access_and_adds_up(storage: SQLiteStorage) -> None
 # Text
 
 
-def raw(storage: SQLiteStorage, sql: str) -> list[tuple[Any, ...]]:
+def raw(storage: Storage, sql: str) -> list[tuple[Any, ...]]:
     """Look at the file from outside, through the same SQLite library."""
     connection = sqlite3.connect(storage.path)
     try:
@@ -534,17 +541,20 @@ def raw(storage: SQLiteStorage, sql: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
-def index_is_in_step(storage: SQLiteStorage) -> None:
+def index_is_in_step(storage: Storage) -> None:
+    if "://" in storage.path:
+        assert [finding for finding in storage.check() if "text index" in finding.finding] == []
+        return
     # Compares the index with the content table, and raises where they differ.
     raw(storage, "INSERT INTO context_registry_fts (context_registry_fts, rank) VALUES ('integrity-check', 1)")
 
 
-def found(storage: SQLiteStorage, *terms: str) -> list[str]:
+def found(storage: Storage, *terms: str) -> list[str]:
     return [match.context_id for match in storage.match_text(terms, k=10)]
 
 
 @pytest.mark.parametrize("column", ["content", "topic", "summary"])
-def test_text_search_follows_a_change_of_each_column_that_it_covers(storage: SQLiteStorage, column: str) -> None:
+def test_text_search_follows_a_change_of_each_column_that_it_covers(storage: Storage, column: str) -> None:
     insert(storage, context("a", "Alpha.", topic="beta", summary="gamma"))
     old = {"content": "alpha", "topic": "beta", "summary": "gamma"}[column]
     assert found(storage, old) == ["a"]
@@ -559,7 +569,8 @@ def test_text_search_follows_a_change_of_each_column_that_it_covers(storage: SQL
     index_is_in_step(storage)
 
 
-def test_changes_of_other_columns_leave_the_text_index_alone(storage: SQLiteStorage) -> None:
+@pytest.mark.only_sqlite
+def test_changes_of_other_columns_leave_the_text_index_alone(storage: Storage) -> None:
     insert(storage, context("a", "Alpha."))
     before = raw(storage, "SELECT id, block FROM context_registry_fts_data ORDER BY id")
     other = {"priority": 3, "pinned": True, "source": "s", "expires_at": NOON, "metadata": {"a": 1}, "token_count": 1}
@@ -572,7 +583,7 @@ def test_changes_of_other_columns_leave_the_text_index_alone(storage: SQLiteStor
     assert raw(storage, "SELECT id, block FROM context_registry_fts_data ORDER BY id") != before
 
 
-def test_text_search_is_in_step_after_a_transaction_that_was_taken_back(storage: SQLiteStorage) -> None:
+def test_text_search_is_in_step_after_a_transaction_that_was_taken_back(storage: Storage) -> None:
     insert(storage, context("a", "Alpha."))
     with undone(storage):
         storage.update(CONTEXTS, is_id("a"), {"content": "Beta."})
@@ -582,7 +593,7 @@ def test_text_search_is_in_step_after_a_transaction_that_was_taken_back(storage:
     index_is_in_step(storage)
 
 
-def test_text_matches_are_ranked_by_score_and_ties_by_id(storage: SQLiteStorage) -> None:
+def test_text_matches_are_ranked_by_score_and_ties_by_id(storage: Storage) -> None:
     for context_id in "dbac":
         insert(storage, context(context_id, "The same words."))
     insert(storage, context("z", "Words words words."))
@@ -594,7 +605,7 @@ def test_text_matches_are_ranked_by_score_and_ties_by_id(storage: SQLiteStorage)
     assert scores[-1] > 0
 
 
-def test_text_search_gives_k_results_when_k_pass_the_filter(storage: SQLiteStorage) -> None:
+def test_text_search_gives_k_results_when_k_pass_the_filter(storage: Storage) -> None:
     storage.insert(
         CONTEXTS, [context(f"{n:03}", "word " * (300 - n), topic="rare" if n > 296 else "x") for n in range(300)]
     )
@@ -602,7 +613,7 @@ def test_text_search_gives_k_results_when_k_pass_the_filter(storage: SQLiteStora
     assert sorted(match.context_id for match in matches) == ["297", "298", "299"]
 
 
-def test_text_search_tells_the_scores_of_named_contexts_that_ranked_lower(storage: SQLiteStorage) -> None:
+def test_text_search_tells_the_scores_of_named_contexts_that_ranked_lower(storage: Storage) -> None:
     storage.insert(CONTEXTS, [context(f"{n}", "word " + "other " * n) for n in range(9)])
     every = storage.match_text(["word"], k=9)
     some = storage.match_text(["word"], k=2, include=["8", "4", "0", "nobody"])
@@ -617,14 +628,14 @@ def test_text_search_tells_the_scores_of_named_contexts_that_ranked_lower(storag
 @pytest.mark.parametrize(
     "term", ["NEAR(", "a-b", "C++?", 'foo"bar', "*", "col:x", "AND", "OR", "NOT", "^", "{a b}", "", " ", "'", "🙂"]
 )
-def test_a_term_is_only_ever_text(storage: SQLiteStorage, term: str) -> None:
+def test_a_term_is_only_ever_text(storage: Storage, term: str) -> None:
     insert(storage, context("1", "Plain words."), context("2", "More of them."))
     assert storage.match_text([term], k=5) == []
     assert storage.matched_terms([term], ["1", "2"]) == {"1": (), "2": ()}
     assert storage.passages([term], ["1"]) == {}
 
 
-def test_matched_terms_are_found_after_stemming(storage: SQLiteStorage) -> None:
+def test_matched_terms_are_found_after_stemming(storage: Storage) -> None:
     insert(storage, context("a", "Running ships.", topic="harbours"), context("b", "A ship ran."))
     assert storage.matched_terms(["ship", "run", "harbour", "crane"], ["a", "b", "nobody"]) == {
         "a": ("ship", "run", "harbour"),
@@ -632,7 +643,7 @@ def test_matched_terms_are_found_after_stemming(storage: SQLiteStorage) -> None:
     }
 
 
-def test_passages_are_cut_from_the_content_around_the_terms(storage: SQLiteStorage) -> None:
+def test_passages_are_cut_from_the_content_around_the_terms(storage: Storage) -> None:
     text = "filler " * 500 + "the needle lies here " + "filler " * 500
     insert(storage, context("a", text), context("b", "Nothing.", topic="needle"))
     passages = storage.passages(["needle"], ["a", "b"])
@@ -644,7 +655,7 @@ def test_passages_are_cut_from_the_content_around_the_terms(storage: SQLiteStora
 # The ledger's view
 
 
-def test_model_performance_is_the_ledger_summed_up_and_follows_it(storage: SQLiteStorage) -> None:
+def test_model_performance_is_the_ledger_summed_up_and_follows_it(storage: Storage) -> None:
     def check() -> None:
         rows = storage.rows("usage_ledger")
         view = {(row["model"], row["operation"]): row for row in storage.rows("model_performance")}
@@ -710,17 +721,28 @@ def test_model_performance_is_the_ledger_summed_up_and_follows_it(storage: SQLit
 # Taking a transaction back and repeating it
 
 
-def snapshot(path: Path) -> dict[str, list[dict[str, Any]]]:
+def snapshot(path: str) -> dict[str, list[dict[str, Any]]]:
     """Every row that another storage on the file sees."""
     other = open_storage(path)
     try:
         tables = (CONTEXTS, "context_aliases", "context_chunks", "embeddings", "embedding_sets", "usage_ledger")
-        return {table: other.rows(table) for table in tables}
+        return without_gaps({table: other.rows(table) for table in tables})
     finally:
         other.close()
 
 
-def every_kind_of_write(storage: SQLiteStorage) -> None:
+def without_gaps(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Number the rows from 1 on: what was taken back may leave gaps on a server."""
+    for name in ("context_key", "chunk_key", "set_key", "embedding_key", "usage_key"):
+        numbers = sorted({row[name] for rows in found.values() for row in rows if name in row})
+        for rows in found.values():
+            for row in rows:
+                if name in row:
+                    row[name] = numbers.index(row[name])
+    return found
+
+
+def every_kind_of_write(storage: Storage) -> None:
     new_set(storage)
     storage.insert(CONTEXTS, (context(name, f"{name} text.") for name in ("a", "b", "c")))
     storage.insert(CONTEXTS, [context("a", "Ignored.")], ignore_existing=True)
@@ -739,12 +761,14 @@ def every_kind_of_write(storage: SQLiteStorage) -> None:
         raise ZeroDivisionError
 
 
-def test_a_transaction_taken_back_lets_others_write_and_repeated_lands_as_if_never_interrupted(tmp_path: Path) -> None:
-    plain = open_storage(tmp_path / "plain.db")
+def test_a_transaction_taken_back_lets_others_write_and_repeated_lands_as_if_never_interrupted(
+    place: Callable[[str], str],
+) -> None:
+    plain = open_storage(place("plain.db"))
     with plain.transaction():
         every_kind_of_write(plain)
     plain.close()
-    path = tmp_path / "interrupted.db"
+    path = place("interrupted.db")
     storage, other = open_storage(path), open_storage(path, deadline_seconds=1)
     with storage.transaction() as unit:
         every_kind_of_write(storage)
@@ -760,11 +784,13 @@ def test_a_transaction_taken_back_lets_others_write_and_repeated_lands_as_if_nev
         assert storage.count("agent_decisions") == 1
     storage.close()
     other.close()
-    assert snapshot(path) == snapshot(tmp_path / "plain.db")
+    assert snapshot(path) == snapshot(place("plain.db"))
 
 
-def test_writes_after_a_repetition_belong_to_the_transaction_and_can_be_repeated_too(tmp_path: Path) -> None:
-    storage = open_storage(tmp_path / "lab.db")
+def test_writes_after_a_repetition_belong_to_the_transaction_and_can_be_repeated_too(
+    place: Callable[[str], str],
+) -> None:
+    storage = open_storage(place("lab.db"))
     with storage.transaction() as unit:
         insert(storage, context("a"))
         unit.undo()
@@ -783,7 +809,7 @@ def test_writes_after_a_repetition_belong_to_the_transaction_and_can_be_repeated
     storage.close()
 
 
-def test_a_transaction_that_fails_while_it_is_taken_back_leaves_nothing(storage: SQLiteStorage) -> None:
+def test_a_transaction_that_fails_while_it_is_taken_back_leaves_nothing(storage: Storage) -> None:
     with pytest.raises(_Undone), storage.transaction() as unit:
         insert(storage, context("a"))
         unit.undo()
@@ -792,10 +818,10 @@ def test_a_transaction_that_fails_while_it_is_taken_back_leaves_nothing(storage:
     assert ids(storage) == {"meanwhile"}
 
 
-def test_a_repetition_that_meets_another_writers_rows_fails_and_leaves_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "lab.db"
+def test_a_repetition_that_meets_another_writers_rows_fails_and_leaves_nothing(place: Callable[[str], str]) -> None:
+    path = place("lab.db")
     storage, other = open_storage(path), open_storage(path)
-    with pytest.raises(al.StorageError, match="UNIQUE"), storage.transaction() as unit:
+    with pytest.raises(al.StorageError, match=r"(?i)unique"), storage.transaction() as unit:
         insert(storage, context("first"), context("taken"))
         unit.undo()
         insert(other, context("taken"))
@@ -807,7 +833,8 @@ def test_a_repetition_that_meets_another_writers_rows_fails_and_leaves_nothing(t
     other.close()
 
 
-def test_health_tells_the_state_of_the_file_without_changing_it(storage: SQLiteStorage) -> None:
+@pytest.mark.only_sqlite
+def test_health_tells_the_state_of_the_file_without_changing_it(storage: Storage) -> None:
     insert(storage, context("a"))
     before = Path(storage.path).read_bytes()
     health = storage.health()

@@ -12,6 +12,8 @@ import pytest
 import autom8_lab as al
 from autom8_lab.lab import Lab
 
+BOTH_BACKENDS = True
+
 
 def only_row(lab: Lab) -> dict[str, Any]:
     (row,) = lab.ledger_df().to_dict("records")

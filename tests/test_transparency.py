@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 
 import autom8_lab as al
 
+BOTH_BACKENDS = True
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
@@ -33,9 +34,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def shared(tmp_path: Path, clock: Clock) -> Iterator[al.Lab]:
+def shared(place: Callable[[str], str], clock: Clock) -> Iterator[al.Lab]:
     """A lab with contexts of two topics and sources."""
-    with al.open(tmp_path / "lab.db", embedding_model="hash-16", synchronous="OFF", clock=clock) as lab:
+    with al.open(place("lab.db"), embedding_model="hash-16", synchronous="OFF", clock=clock) as lab:
         lab.store_context(
             "Refunds need an approval.", context_id="refunds", topic="rules", source="handbook", pinned=True
         )
@@ -186,15 +187,15 @@ def test_calls_decisions_and_reads_are_in_the_name_of_the_acting_agent(shared: a
     assert rows(shared.searches_df(), "query", "agent") == [("y", "planner"), ("x", "inner")]
 
 
-def test_the_configured_agent_acts_where_none_is_named(tmp_path: Path) -> None:
-    with al.open(tmp_path / "x.db", embedding_model="hash-16", agent="configured") as lab:
+def test_the_configured_agent_acts_where_none_is_named(place: Callable[[str], str]) -> None:
+    with al.open(place("x.db"), embedding_model="hash-16", agent="configured") as lab:
         lab.search("a")
         with al.acting_as("named"):
             lab.search("b")
         assert rows(lab.searches_df(), "query", "agent") == [("b", "named"), ("a", "configured")]
 
 
-def test_agents_in_threads_and_tasks_are_told_apart(tmp_path: Path) -> None:
+def test_agents_in_threads_and_tasks_are_told_apart(place: Callable[[str], str]) -> None:
     async def agent(lab: al.aio.AsyncLab, name: str) -> None:
         with al.acting_as(name):
             for _ in range(5):
@@ -208,7 +209,7 @@ def test_agents_in_threads_and_tasks_are_told_apart(tmp_path: Path) -> None:
             await lab.record_usage(name)
 
     async def main() -> Any:
-        async with al.aio.open(tmp_path / "x.db", embedding_model="hash-16") as lab:
+        async with al.aio.open(place("x.db"), embedding_model="hash-16") as lab:
             await asyncio.gather(*(agent(lab, f"agent {number}") for number in range(8)))
             return await lab.searches_df(), await lab.ledger_df()
 
@@ -218,7 +219,7 @@ def test_agents_in_threads_and_tasks_are_told_apart(tmp_path: Path) -> None:
     assert sorted(rows(ledger, "model", "agent")) == sorted(
         (f"agent {n}", f"agent {n}{end}") for n in range(8) for end in ("", "'s helper")
     )
-    with al.open(tmp_path / "x.db", embedding_model="hash-16") as lab, al.acting_as("main"):
+    with al.open(place("x.db"), embedding_model="hash-16") as lab, al.acting_as("main"):
         thread = threading.Thread(target=lambda: lab.search("from a bare thread"))
         thread.start()
         thread.join()
@@ -233,8 +234,8 @@ def test_a_name_that_is_none_is_refused() -> None:
 # Sharing without copies
 
 
-def test_two_agents_share_one_text_under_ids_of_their_own(tmp_path: Path) -> None:
-    path = tmp_path / "lab.db"
+def test_two_agents_share_one_text_under_ids_of_their_own(place: Callable[[str], str]) -> None:
+    path = place("lab.db")
     with (
         al.open(path, embedding_model="hash-16", agent="planner") as planner,
         al.open(path, embedding_model="hash-16", agent="writer") as writer,
@@ -270,9 +271,9 @@ def test_an_alias_is_another_id_of_the_same_context(shared: al.Lab) -> None:
 # Retention
 
 
-def test_each_topic_is_kept_as_long_as_its_user_says(tmp_path: Path, clock: Clock) -> None:
+def test_each_topic_is_kept_as_long_as_its_user_says(place: Callable[[str], str], clock: Clock) -> None:
     settings = {"auto_cleanup_days": 30, "topic_cleanup_days": {"logs": 7, "contracts": None}}
-    with al.open(tmp_path / "x.db", embedding_model="hash-16", clock=clock, **settings) as lab:
+    with al.open(place("x.db"), embedding_model="hash-16", clock=clock, **settings) as lab:
         for topic in ("logs", "contracts", "notes", None):
             lab.store_context(f"About {topic}.", context_id=str(topic), topic=topic)
         lab.store_context("Pinned log.", context_id="pinned", topic="logs", pinned=True)

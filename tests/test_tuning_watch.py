@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from autom8_lab.recommendation import Evidence, Recommendation
 from autom8_lab.tuning.drift import DRIFT_COLUMNS, distance
 from autom8_lab.tuning.watch import _distance
 
+BOTH_BACKENDS = True
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
@@ -35,8 +35,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def timed(tmp_path: Path, clock: Clock) -> Iterator[Lab]:
-    with al.open(tmp_path / "lab.db", embedding_model="hash-64", synchronous="OFF", clock=clock) as lab:
+def timed(place: Callable[[str], str], clock: Clock) -> Iterator[Lab]:
+    with al.open(place("lab.db"), embedding_model="hash-64", synchronous="OFF", clock=clock) as lab:
         yield lab
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from autom8_lab.lab import Lab
 from autom8_lab.mockdata import MODELS
 from autom8_lab.tuning.policies import SETTING
 
+BOTH_BACKENDS = True
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 PAIR = ["gpt-4o-mini", "claude-sonnet-4-5"]
 LENGTH: dict[str, Any] = {"kind": "length", "candidates": PAIR, "threshold": 100}
@@ -199,11 +199,13 @@ def test_a_prompt_need_not_be_kept(lab: Lab) -> None:
     assert route.decision_id is not None
 
 
-def test_a_policy_in_force_is_noticed_and_one_that_is_edited_gets_another_version(tmp_path: Path, fit: Any) -> None:
-    with al.open(tmp_path / "a.db", embedding_model="hash-64") as first:
+def test_a_policy_in_force_is_noticed_and_one_that_is_edited_gets_another_version(
+    place: Callable[[str], str], fit: Any
+) -> None:
+    with al.open(place("a.db"), embedding_model="hash-64") as first:
         first.apply(fit.recommendation)
         before = first.route("Is it open?")
-        with al.open(tmp_path / "a.db", embedding_model="hash-64") as second:
+        with al.open(place("a.db"), embedding_model="hash-64") as second:
             policy = fit.recommendation.settings[SETTING]
             other = al.recommendation.Recommendation.from_dict(
                 {**fit.recommendation.to_dict(), "settings": {SETTING: {**policy, "threshold": 9.0}}, "version": ""}
@@ -214,9 +216,9 @@ def test_a_policy_in_force_is_noticed_and_one_that_is_edited_gets_another_versio
     assert after.chosen == PAIR[0]
 
 
-def test_vectors_of_another_model_are_refused(tmp_path: Path, fit: Any) -> None:
+def test_vectors_of_another_model_are_refused(place: Callable[[str], str], fit: Any) -> None:
     policy = fit.recommendation.settings[SETTING]
-    with al.open(tmp_path / "b.db", embedding_model="hash-32") as other:
+    with al.open(place("b.db"), embedding_model="hash-32") as other:
         with pytest.raises(al.ModelUnavailable, match="fitted to vectors of hash-64@1, but the lab's are of hash-32@1"):
             other.route("Is it open?", policy=policy)
 

@@ -19,6 +19,7 @@ from pydantic_settings import (
 from ..errors import ConfigurationError, did_you_mean
 from ..records import EmbeddingBackend, Fusion, Metric, VectorEngine
 from ..validation import path_value, shortened
+from .addresses import Address, is_address
 from .sources import PREFIX, environment, find_upwards, read_yaml, settings_of, strays
 
 Check = Callable[[Any], Any]
@@ -34,7 +35,7 @@ class LabConfig(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="AUTOM8_", env_ignore_empty=True, extra="forbid", frozen=True)
 
-    db_path: str = Field("autom8.db", description="The SQLite file, or :memory:.")
+    db_path: str = Field("autom8.db", description="The SQLite file, :memory:, or postgresql://user@host/database.")
     read_only: bool = Field(False, description="Open without writing anything, the access log included.")
     agent: str | None = Field(None, description="Who reads and searches; kept in the access log.")
     embedding_model: str = Field(
@@ -97,10 +98,13 @@ class LabConfig(BaseSettings):
     def _home_is_written_out(cls, value: Any) -> Any:
         return os.path.expanduser(value) if isinstance(value, str | os.PathLike) else value
 
-    @field_validator("db_path")
+    @field_validator("db_path", mode="wrap")
     @classmethod
-    def _path_is_plain(cls, value: str) -> str:
-        return value if "://" in value else str(Path(value))
+    def _path_is_plain(cls, value: Any, check: Check) -> str:
+        if isinstance(value, Address):
+            return value
+        text = str(check(value))
+        return Address.of(text) if is_address(text) else str(Path(text))
 
     @field_validator("synchronous", mode="before")
     @classmethod

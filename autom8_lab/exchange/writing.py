@@ -7,9 +7,9 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from ..care import Bar
 from ..contexts import text_is_sound
@@ -73,44 +73,44 @@ def _refuse(storage: Storage, target: Path) -> None:
         header_of(target)  # nothing but an older export is replaced
 
 
-class _Writing:
-    """One export, inside a snapshot."""
+class Lines:
+    """The lines of a lab's rows, table by table; the sets of vectors have to come before the chunks."""
 
     def __init__(self, storage: Storage, *, vectors: bool) -> None:
-        self.counts: Counter[str] = Counter()
-        self.digest = hashlib.sha256()
-        self._storage = storage
         shapes = storage.tables()
+        self._storage = storage
         self._shapes = {name: shapes[name] for name in ordered(shapes) if vectors or name not in VECTOR_TABLES}
-        self._vectors = vectors
         self._sets: dict[int, int] = {}
 
-    def write(self, path: Path, bar: Bar) -> None:
-        """Write header, rows and end."""
-        from ..storage.sqlite_backup import synchronize
-        from .lines import opened
+    @property
+    def tables(self) -> set[str]:
+        """The tables that there are."""
+        return set(self._shapes)
 
-        total = sum(self._storage.count(table) for table in self._shapes)
-        schema = self._storage.migration_status()["applied"][-1][0]
-        header = {"format": FORMAT, "version": VERSION, "schema": schema, "vectors": self._vectors}
-        with opened(path, "wb") as file:
-            for line in self._lines(header):
-                self.digest.update(line)
-                file.write(line)
-                if (done := self.counts.total()) % 500 == 0:
-                    bar.tell(min(done, total), total)
-            end = {"end": dict(sorted(self.counts.items())), "sha256": self.digest.hexdigest()}
-            file.write(line_of(end))
-        synchronize(path)
+    @property
+    def total(self) -> int:
+        """How many rows there are in all of them."""
+        return sum(self._storage.count(table) for table in self._shapes)
 
-    def _lines(self, header: Mapping[str, Any]) -> Iterator[bytes]:
-        yield line_of(header)
-        for table, shape in self._shapes.items():
-            names = list(fields_of(table, shape))
-            for row in self._rows(table, shape):
-                self.counts[table] += 1
-                values = {name: written(row[name], table=table, column=name) for name in names}
-                yield line_of({"table": table, **values})
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        """Yield each row's table and line, a table after those that it refers to."""
+        for table in self._shapes:
+            for line in self.of_table(table):
+                yield table, line
+
+    def of_table(self, table: str) -> Iterator[bytes]:
+        """Yield the lines of one table."""
+        shape = self._shapes[table]
+        names = list(fields_of(table, shape))
+        if table == CHUNKS and not self._sets:
+            self._number_sets()
+        for row in self._rows(table, shape):
+            values = {name: written(row[name], table=table, column=name) for name in names}
+            yield line_of({"table": table, **values})
+
+    def _number_sets(self) -> None:
+        for row in self._storage.rows(SETS, order_by=list(IDENTITY[SETS])):
+            self._sets[row["set_key"]] = len(self._sets) + 1
 
     def _rows(self, table: str, shape: TableShape) -> Iterator[Row]:
         if table == CHUNKS:
@@ -131,7 +131,9 @@ class _Writing:
         if table == EMBEDDINGS and len(row["vector"]) != 4 * row["dimensions"]:
             raise DamagedLab(f"vector {row['embedding_key']} is damaged: al.check() lists all that is")
         if table == SETS:
-            self._sets[row["set_key"]] = row["set"] = len(self._sets) + 1
+            if row["set_key"] not in self._sets:
+                self._sets[row["set_key"]] = len(self._sets) + 1
+            row["set"] = self._sets[row["set_key"]]
         return row
 
     def _chunks(self) -> Iterator[Row]:
@@ -146,3 +148,35 @@ class _Writing:
                     for c in of_context[row["context_key"]]
                 ]
                 yield from sorted(chunks, key=lambda chunk: (chunk["set"], chunk["position"]))
+
+
+class _Writing:
+    """One export, inside a snapshot."""
+
+    def __init__(self, storage: Storage, *, vectors: bool) -> None:
+        self.counts: Counter[str] = Counter()
+        self.digest = hashlib.sha256()
+        self._lines = Lines(storage, vectors=vectors)
+        schema = storage.migration_status()["applied"][-1][0]
+        self._header = {"format": FORMAT, "version": VERSION, "schema": schema, "vectors": vectors}
+
+    def write(self, path: Path, bar: Bar) -> None:
+        """Write header, rows and end."""
+        from ..storage.sqlite_backup import synchronize
+        from .lines import opened
+
+        total = self._lines.total
+        with opened(path, "wb") as file:
+            self._write(file, line_of(self._header))
+            for table, line in self._lines:
+                self._write(file, line)
+                self.counts[table] += 1
+                if (done := self.counts.total()) % 500 == 0:
+                    bar.tell(min(done, total), total)
+            end = {"end": dict(sorted(self.counts.items())), "sha256": self.digest.hexdigest()}
+            file.write(line_of(end))
+        synchronize(path)
+
+    def _write(self, file: IO[bytes], line: bytes) -> None:
+        self.digest.update(line)
+        file.write(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..config.addresses import is_address, is_postgres
 from ..errors import ConfigurationError
 from .base import Storage
 
@@ -13,10 +14,20 @@ if TYPE_CHECKING:
 __all__ = ["Storage", "open_storage"]
 
 
-def open_storage(config: LabConfig) -> Storage:
+def open_storage(config: LabConfig, *, migrate: bool = True) -> Storage:
     """Open the back end that the address in `config.db_path` names, and bring its schema up to date."""
-    if "://" in config.db_path:
-        raise ConfigurationError(f"db_path={config.db_path!r}: only the path of an SQLite file or ':memory:' is known")
-    from .sqlite import SQLiteStorage
+    if not is_address(config.db_path):
+        from .sqlite import SQLiteStorage
 
-    return SQLiteStorage(config)
+        return SQLiteStorage(config, migrate=migrate)
+    if not is_postgres(config.db_path):
+        raise ConfigurationError(
+            f"db_path={config.db_path!r}: give the path of a file, ':memory:', or postgresql://user@host/database"
+        )
+    try:
+        from .postgres import PostgresStorage
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"db_path={config.db_path!r} needs PostgreSQL's driver ({exc.name}): pip install 'autom8_lab[postgres]'"
+        ) from exc
+    return PostgresStorage(config, migrate=migrate)

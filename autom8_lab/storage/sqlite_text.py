@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,26 +16,14 @@ from sqlite_utils.utils import sqlite3
 from ..forking import new_lock
 from ..records import TextMatch
 from .base import Where
-from .sql import ContextFilter, context_filter
-from .sqlite_names import ContextNames, KeptNames, Remember
+from .bm25 import K1, B, Keys, Scored, Scores, added_up, among, best_of, inverse_frequency, scored
+from .sql import context_filter
+from .sqlite_names import KeptNames, Remember
 
 FTS = "context_registry_fts"
 INDEXED = ("content", "topic", "summary")
 KEPT_POSTINGS = 4_000_000  # of 24 bytes each
 SMALL_TABLE = 2_000  # contexts; in fewer of them even a word that all have is cheap
-FIRST_LOOK = 256  # places that are looked at first where a filter may drop some
-MANY_LEVEL = 4_096  # contexts level with the last place
-K1, B = 1.2, 0.75  # those of FTS5's bm25()
-
-Keys = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float64]
-
-
-class Scored(NamedTuple):
-    """The contexts that have a term, by growing key, and what the term adds to the BM25 score of each."""
-
-    keys: Keys
-    scores: Scores
 
 
 @dataclass(frozen=True)
@@ -50,9 +37,7 @@ class Postings:
 
     def scored(self, table: Table) -> Scored:
         """Return what the term adds to the scores: Okapi BM25 as FTS5 computes it."""
-        norm = K1 * (1 - B + B * self.lengths / table.average_length)
-        weight = inverse_frequency(table.contexts, len(self.keys))
-        return Scored(self.keys, weight * (self.counts * (K1 + 1)) / (self.counts + norm))
+        return scored(self.keys, self.counts, self.lengths, contexts=table.contexts, average=table.average_length)
 
 
 class Table(NamedTuple):
@@ -111,16 +96,23 @@ class TextIndex:
         of_columns = tuple(weights.get(name, 1.0) for name in INDEXED)
         telling = self._telling(database, snapshot, terms)
         found = [self._scored(database, snapshot, term, of_columns) for term in telling]
-        keys, scores = _added_up([item for item in found if len(item.keys)])
+        keys, scores = added_up([item for item in found if len(item.keys)])
         passing = context_filter(database, where, columns)
         names = self._names(database, dirty=dirty)
-        best = _best(database, names, keys, scores, k, passing=passing)
+        best = best_of(
+            keys,
+            scores,
+            k,
+            passing=passing,
+            ids=lambda wanted: names.ids(database, wanted),
+            first_by_id=lambda level, n: _first_by_id(database, level, n),
+        )
         matches = [TextMatch(context_id, score, rank) for rank, (context_id, score) in enumerate(best, 1)]
         others = list(set(include) - {context_id for context_id, _ in best})
         if others and len(best) == k:
             known = names.keys(database, others)
             wanted = np.array(sorted(known.values()), dtype=np.int64)
-            wanted = wanted[_among(keys, wanted)]
+            wanted = wanted[among(keys, wanted)]
             wanted = wanted if passing is None else wanted[passing(wanted)]
             ids = names.ids(database, wanted.tolist()).values()
             worse = sorted(zip((-scores[np.searchsorted(keys, wanted)]).tolist(), ids, strict=True))
@@ -135,7 +127,7 @@ class TextIndex:
         known = self._names(database, dirty=dirty).keys(database, context_ids)
         wanted = np.array(list(known.values()), dtype=np.int64)
         telling = self._telling(database, snapshot, terms)
-        there = [_among(self._scored(database, snapshot, term).keys, wanted).tolist() for term in telling]
+        there = [among(self._scored(database, snapshot, term).keys, wanted).tolist() for term in telling]
         return {
             context_id: tuple(term for term, has in zip(telling, there, strict=True) if has[place])
             for place, context_id in enumerate(known)
@@ -201,13 +193,6 @@ class TextIndex:
                 while snapshot.kept > KEPT_POSTINGS and len(snapshot.postings) > 1:
                     snapshot.kept -= len(snapshot.postings.popitem(last=False)[1].keys)
         return postings
-
-
-def inverse_frequency(contexts: int, having: int) -> float:
-    """Return BM25's weight of a word that so many of the contexts have, as FTS5 computes it."""
-    # Another thread may have read more of a growing table than this one's version of it has.
-    weight = math.log((max(contexts, having) - having + 0.5) / (having + 0.5))
-    return weight if weight > 0 else 1e-6
 
 
 def _table(database: Database) -> Table:
@@ -289,59 +274,6 @@ def renew(database: Database) -> None:
 def _any_of(terms: Sequence[str]) -> str:
     # Quoted, a term is only ever text: no word of FTS5's query language is left in it.
     return " OR ".join('"' + term.replace('"', '""') + '"' for term in terms)
-
-
-def _among(keys: Keys, wanted: Keys) -> npt.NDArray[np.bool_]:
-    """Return which of the wanted are among growing keys."""
-    if not len(keys):
-        return np.zeros(len(wanted), dtype=bool)
-    found: npt.NDArray[np.bool_] = keys[np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)] == wanted
-    return found
-
-
-def _added_up(found: Sequence[Scored]) -> tuple[Keys, Scores]:
-    """Return the contexts that have any of the terms, by growing key, and their scores."""
-    if not found:
-        return np.empty(0, dtype=np.int64), np.empty(0)
-    last, postings = max(int(item.keys[-1]) for item in found), sum(len(item.keys) for item in found)
-    sums: Scores
-    if postings * 16 < last:  # a few of very many
-        some, places = np.unique(np.concatenate([item.keys for item in found]), return_inverse=True)
-        sums = np.bincount(places, weights=np.concatenate([item.scores for item in found])).astype(np.float64)
-        return some, sums
-    sums = np.zeros(last + 1)
-    for item in found:
-        sums[item.keys] += item.scores
-    every: Keys = np.flatnonzero(sums)
-    return every, sums[every]
-
-
-def _best(
-    database: Database, names: ContextNames, keys: Keys, scores: Scores, k: int, *, passing: ContextFilter | None
-) -> list[tuple[str, float]]:
-    """Return id and score of the k best that pass the filter, best first, ties by id."""
-    size = k if passing is None else max(FIRST_LOOK, 2 * k)
-    while True:
-        size = min(size, len(keys))
-        places = np.flatnonzero(scores >= _largest(scores, size))
-        if passing is not None:
-            places = places[passing(keys[places])]
-        if len(places) >= k or size == len(keys):
-            break
-        size *= 8
-    if len(places) - k > MANY_LEVEL:
-        cut = _largest(scores[places], k)
-        above, level = places[scores[places] > cut], keys[places[scores[places] == cut]]
-        first = np.fromiter(_first_by_id(database, level, k - len(above)), dtype=np.int64)
-        places = np.concatenate([above, np.searchsorted(keys, first)])
-    pairs = list(zip(keys[places].tolist(), scores[places].tolist(), strict=True))
-    ids = names.ids(database, [key for key, _ in pairs])
-    found = [(ids[key], score) for key, score in pairs if key in ids]
-    return sorted(found, key=lambda item: (-item[1], item[0]))[:k]
-
-
-def _largest(scores: Scores, n: int) -> float:
-    return float(np.partition(scores, len(scores) - n)[len(scores) - n]) if n else np.inf
 
 
 def _first_by_id(database: Database, level: Keys, n: int) -> Iterable[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +13,14 @@ from sqlite_utils import Database
 from ..forking import new_lock
 from ..records import Chunk, Metric, Nearest, Neighbour, VectorEngine
 from ..vectors.exact import SPARE, VectorMatrix
-from ..vectors.similarity import Array32, Array64, checked, similarity
+from ..vectors.similarity import Array32, checked, similarity
 from .base import Where
 from .checksums import COLUMN, Seal
+from .exactly import Candidates, best_of_each, best_rows, candidates, nearest_rows
 from .hnsw_file import ENOUGH_RECALL, HnswFile, Read, Ready
 from .sql import ContextFilter, context_filter, where_clause
 from .sqlite_chunks import Keys, Position, caught_up, current_position
-from .sqlite_names import ContextNames, KeptNames, Remember
+from .sqlite_names import KeptNames, Remember
 from .sqlite_vec import VEC_LIMIT, VecTable
 
 EMBEDDING = ("chunk_hash", "model_id", "dimensions", "vector")
@@ -27,16 +28,6 @@ PATIENCE = 3  # searches of a process before it builds an index in the backgroun
 FEW_CHUNKS = 20_000  # the matrix of so many is read in the time of two or three searches by sqlite-vec
 HNSW_LIMIT = 4_096
 PRODUCT_ROWS = 64  # questions compared with all vectors in one product
-
-
-class Candidates(NamedTuple):
-    """What an engine found, best first: chunks by any key; how close the last one is before filters; if that is all."""
-
-    keys: Keys
-    context_keys: Keys
-    closeness: Array32
-    lowest: float
-    exhausted: bool
 
 
 class Choice(NamedTuple):
@@ -195,7 +186,9 @@ class SQLiteVectors:
         if not dirty and self._is_warm(now):
             matrix = self._synced_matrix(database, now)
             rows = matrix.rows_of(np.fromiter(names.keys(database, context_ids).values(), dtype=np.int64))
-            neighbours = _best_rows(database, names, matrix, rows, matrix.similarity(vector, rows))
+            neighbours = best_rows(
+                matrix, rows, matrix.similarity(vector, rows), lambda keys: names.ids(database, keys)
+            )
         else:
             wanted = json.dumps(list(names.keys(database, context_ids).values()))
             condition = "k.set_key = ? AND k.context_key IN (SELECT value FROM json_each(?))"
@@ -254,7 +247,9 @@ class SQLiteVectors:
         for start in range(0, len(vectors), PRODUCT_ROWS):
             block = vectors[start : start + PRODUCT_ROWS]
             for vector, closeness in zip(block, matrix.closeness_of(block), strict=True):
-                found.append(_nearest_rows(database, names, matrix, vector, k, passing, closeness))
+                found.append(
+                    nearest_rows(matrix, vector, k, passing, closeness, lambda keys: names.ids(database, keys))
+                )
         return [Nearest(neighbours, choice.engine, choice.reason) for neighbours in found]
 
     def _exactly(
@@ -263,7 +258,7 @@ class SQLiteVectors:
         now = self._now(database, set_key)
         matrix = self._read_matrix(database, now)[0] if dirty else self._synced_matrix(database, now)
         names = self._names(database, dirty=dirty)
-        return _nearest_rows(database, names, matrix, vector, k, passing, None)
+        return nearest_rows(matrix, vector, k, passing, None, lambda keys: names.ids(database, keys))
 
     def _by_vec_table(
         self, database: Database, vector: Array32, k: int, where: Where, columns: Mapping[str, Any]
@@ -275,7 +270,7 @@ class SQLiteVectors:
 
         # It sums squares of differences, so that its distances are right to about seven digits.
         margin = (lambda last: 1e-5) if self.metric == "cosine" else (lambda last: 1e-5 * abs(last))
-        keys = _candidates(fetch, k, limit=VEC_LIMIT, margin=margin)
+        keys = candidates(fetch, k, limit=VEC_LIMIT, margin=margin)
         return None if keys is None else self._compared(database, vector, keys)[:k]
 
     def _by_hnsw(
@@ -323,7 +318,7 @@ class SQLiteVectors:
         matrix = np.frombuffer(b"".join(row[4] for row in rows), dtype=np.float32).reshape(len(rows), -1)
         values = similarity(matrix, vector, metric=self.metric).tolist()
         ids = names.ids(database, {row[0] for row in rows})
-        return _best_of_each(
+        return best_of_each(
             Neighbour(ids[row[0]], value, *row[1:4]) for row, value in zip(rows, values, strict=True) if row[0] in ids
         )
 
@@ -356,85 +351,3 @@ class SQLiteVectors:
         capacity = int(count * SPARE) + 1_024
         matrix = VectorMatrix(dimensions=dimensions, metric=self.metric, capacity=capacity)
         return caught_up(database, matrix, Position(now.set_key, 0, 0), now)
-
-
-def _nearest_rows(
-    database: Database,
-    names: ContextNames,
-    matrix: VectorMatrix,
-    vector: Array32,
-    k: int,
-    passing: ContextFilter | None,
-    known: Array32 | None,
-) -> list[Neighbour]:
-    if passing is not None and passing.listed is not None:
-        rows = matrix.rows_of(passing.listed)
-    else:
-        closeness = matrix.closeness(vector) if known is None else known
-
-        def fetch(size: int) -> Candidates:
-            order = np.argpartition(closeness, len(closeness) - size)[-size:] if size < len(closeness) else None
-            order = np.arange(len(closeness)) if order is None else order
-            order = order[np.argsort(-closeness[order], kind="stable")]
-            order = order[closeness[order] > -np.inf]
-            lowest = float(closeness[order[-1]]) if len(order) else -np.inf
-            if passing is not None:
-                order = order[passing(matrix.context_keys[order])]
-            contexts = matrix.context_keys[order]
-            return Candidates(order, contexts, closeness[order], lowest, size >= len(closeness))
-
-        margin = 2 * matrix.error(vector)
-        rows = _candidates(fetch, k, limit=len(closeness), margin=lambda last: margin)
-    return _best_rows(database, names, matrix, rows, matrix.similarity(vector, rows))[:k]
-
-
-def _best_rows(
-    database: Database, names: ContextNames, matrix: VectorMatrix, rows: Keys, similarities: Array64
-) -> list[Neighbour]:
-    """Return each context once, by its best row; ties by id."""
-    contexts, spans = matrix.context_keys[rows], matrix.spans(rows)
-    # By context, then the most similar, then the first chunk: the first of each context is its best.
-    order = np.lexsort((spans[:, 0], -similarities, contexts))
-    best = order[np.unique(contexts[order], return_index=True)[1]]
-    ids = names.ids(database, contexts[best].tolist())
-    found = zip((-similarities[best]).tolist(), contexts[best].tolist(), spans[best].tolist(), strict=True)
-    # A context that another process has just deleted has no name any more.
-    ordered = sorted((negative, ids[key], span) for negative, key, span in found if key in ids)
-    return [Neighbour(context_id, -negative, *span) for negative, context_id, span in ordered]
-
-
-def _best_of_each(neighbours: Iterable[Neighbour]) -> list[Neighbour]:
-    best: dict[str, Neighbour] = {}
-    for item in neighbours:
-        other = best.get(item.context_id)
-        if other is None or (-item.similarity, item.position) < (-other.similarity, other.position):
-            best[item.context_id] = item
-    return _ordered(best.values())
-
-
-def _ordered(neighbours: Iterable[Neighbour]) -> list[Neighbour]:
-    return sorted(neighbours, key=lambda item: (-item.similarity, item.context_id))
-
-
-def _candidates(fetch: Callable[[int], Candidates], k: int, *, limit: int, margin: Callable[[float], float]) -> Any:
-    """Return the keys that can be among the best of k contexts, or None if `limit` of them are too few.
-
-    A context has several chunks, so the number to ask for is not known before: it doubles until k contexts are
-    clear of the rest by `margin`, or all have been seen: engines order in float32, and whoever is that close to the
-    last place is compared again in float64.
-    """
-    size = min(4 * k + 16, limit)
-    while size:
-        found = fetch(size)
-        first_of_context = np.sort(np.unique(found.context_keys, return_index=True)[1])
-        if len(first_of_context) >= k:
-            last = float(found.closeness[first_of_context[k - 1]])
-            floor = last - margin(last)
-            if found.exhausted or found.lowest < floor:
-                return found.keys[found.closeness >= floor]
-        elif found.exhausted:
-            return found.keys
-        if size >= limit:
-            return None
-        size = min(2 * size, limit)
-    return np.empty(0, dtype=np.int64)

@@ -1,0 +1,166 @@
+"""Conditions and values to PostgreSQL's SQL and back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidValue, did_you_mean
+from ..records import Condition
+
+# What a type is called in `TableShape`.
+KINDS = {
+    "text": "text",
+    "bigint": "number",
+    "integer": "number",
+    "double precision": "number",
+    "boolean": "flag",
+    "timestamp with time zone": "time",
+    "jsonb": "document",
+    "vector": "bytes",
+}
+_EXPONENT = re.compile(r"\d[eE][+-]?\d")
+_MARK = "\ue000number:"
+
+
+def encoded(value: Any, type_name: str) -> Any:
+    """Return the value as the driver takes it for a column of this type."""
+    if value is None:
+        return None
+    if type_name == "jsonb":
+        return json_text(value)
+    if type_name == "boolean":
+        return bool(value)
+    if type_name == "timestamp with time zone":
+        return instant(value)
+    if type_name == "text":
+        return value.isoformat() if isinstance(value, date) else value if isinstance(value, str) else _text(value)
+    if type_name == "vector":
+        return np.frombuffer(value, dtype="<f4")
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float) and type_name == "bigint" and value.is_integer():
+        return int(value)
+    return float(value) if type_name == "double precision" and isinstance(value, int) else value
+
+
+def _text(value: Any) -> str:
+    return json_text(value) if isinstance(value, Mapping | list | tuple) else str(value)
+
+
+def instant(value: Any) -> datetime:
+    """Return a date or time as an instant: dates are midnight in UTC."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    if isinstance(value, date):
+        return datetime.combine(value, time(), UTC)
+    return datetime.fromisoformat(value).astimezone(UTC)
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON of which JSONB keeps every number's kind.
+
+    It stores 1e+16 as an integer, so a float is written with a point: there and back it is the same.
+
+    >>> json_text({"a": 1e16, "b": [1.5, "1e5"]})
+    '{"a": 10000000000000000.0, "b": [1.5, "1e5"]}'
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if _EXPONENT.search(text):
+        text = json.dumps(_marked(value), ensure_ascii=False, allow_nan=False)
+        text = re.sub(f'"{_MARK}([-0-9.]+)"', r"\1", text)
+    return text
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _marked(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_marked(item) for item in value]
+    if isinstance(value, float) and "e" in repr(value):
+        written = format(Decimal(repr(value)), "f")
+        return _MARK + (written if "." in written else f"{written}.0")
+    return value
+
+
+def quoted(name: str) -> str:
+    """Return a name as SQL has it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def listed(names: Iterable[str], *, prefix: str = "") -> str:
+    """Return names as a list in SQL."""
+    return ", ".join(prefix + quoted(name).replace("%", "%%") for name in names)
+
+
+def where_clause(
+    conditions: Sequence[Condition], columns: Mapping[str, str], *, prefix: str = ""
+) -> tuple[str, list[Any]]:
+    """Return " WHERE …" (or "") and its parameters; unknown columns raise `InvalidValue`."""
+    parts: list[str] = []
+    parameters: list[Any] = []
+    for condition in conditions:
+        if condition.column not in columns:
+            raise InvalidValue(f"no column {condition.column!r}{did_you_mean(condition.column, columns)}")
+        sql, values = _one(condition, f"{prefix}{quoted(condition.column)}", columns[condition.column])
+        parts.append(sql)
+        parameters.extend(values)
+    return (" WHERE " + " AND ".join(parts) if parts else "", parameters)
+
+
+def _one(condition: Condition, column: str, kind: str) -> tuple[str, list[Any]]:
+    if condition.key is not None:
+        return _json_key(condition, column)
+    mark = "%s" if kind in ("bigint", "integer", "double precision") else f"%s::{kind}"
+    match condition.operator:
+        case "is null":
+            return f"{column} IS NULL", []
+        case "is not null":
+            return f"{column} IS NOT NULL", []
+        case "null or >" | "null or <" as operator:
+            return f"({column} IS NULL OR {column} {operator[-1]} {mark})", [encoded(condition.value, kind)]
+        case "in":
+            return f"{column} = ANY(%s::{_array(kind, condition.value)})", [_values(condition.value, kind)]
+        case "=" | "!=" | "<" | "<=" | ">" | ">=" as operator:
+            operator_sql = "<>" if operator == "!=" else operator
+            return f"{column} {operator_sql} {mark}", [encoded(condition.value, kind)]
+
+
+def _array(kind: str, values: Iterable[Any]) -> str:
+    if kind in ("bigint", "integer") and any(isinstance(value, float) for value in values):
+        return "double precision[]"
+    return f"{kind}[]"
+
+
+def _values(values: Iterable[Any], kind: str) -> list[Any]:
+    return [encoded(value, kind) for value in values if value is not None]
+
+
+def _json_key(condition: Condition, column: str) -> tuple[str, list[Any]]:
+    if condition.operator not in ("=", "in"):
+        raise InvalidValue(f"{column}[{condition.key!r}] {condition.operator}: a key is compared by = or in")
+    wanted = condition.value if condition.operator == "in" else [condition.value]
+    values = [json_text(value) for value in wanted]
+    return f"({column} -> %s::text) = ANY(%s::jsonb[])", [condition.key, values]
+
+
+def order_clause(order_by: Sequence[str], columns: Mapping[str, Any]) -> str:
+    """Return " ORDER BY …" (or ""), nothing first as in SQLite; unknown columns raise `InvalidValue`."""
+    parts = []
+    for item in order_by:
+        name = item.removeprefix("-")
+        if name not in columns:
+            raise InvalidValue(f"cannot sort by {name!r}{did_you_mean(name, columns)}")
+        parts.append(quoted(name) + (" DESC NULLS LAST" if item.startswith("-") else " NULLS FIRST"))
+    return " ORDER BY " + ", ".join(parts) if parts else ""
+
+
+def vector_bytes(data: bytes | None) -> bytes | None:
+    """Return pgvector's binary form (a count, then big-endian numbers) as the bytes of little-endian float32."""
+    return None if data is None else np.frombuffer(data, dtype=">f4", offset=4).astype("<f4").tobytes()
