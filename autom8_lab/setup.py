@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .config.addresses import is_address
 from .errors import InvalidValue, LabError, ModelUnavailable, UnusablePath
 from .lab import Lab, get_migration_status
 from .pricing import PriceBook
@@ -134,6 +135,9 @@ def _made_ready(config: LabConfig) -> tuple[bool, int]:
     place = Path(config.db_path).absolute()
     if config.db_path == ":memory:":
         return True, 0
+    if is_address(config.db_path):
+        done = int(get_migration_status(config.db_path)["applied_count"])
+        return done == 0, done
     if place.exists() and place.stat().st_size:
         return False, int(get_migration_status(place)["applied_count"])
     try:

@@ -32,7 +32,7 @@ class Address(str):
         secrets = {name: value for name, value in pairs if name in SECRETS}
         if password is not None:
             secrets["password"] = unquote(password)
-        shown = urlencode([pair for pair in pairs if pair[0] not in SECRETS], safe="/,:-_=", quote_via=quote)
+        shown = urlencode([pair for pair in pairs if pair[0] not in SECRETS], safe="/,:-_", quote_via=quote)
         address = cls(f"{scheme}://{f'{user}@' if user else ''}{place}{f'?{shown}' if shown else ''}")
         address.secrets = {name: value for name, value in secrets.items() if value}
         return address

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +25,7 @@ from ..errors import (
 # By SQLSTATE, the longest beginning first: https://www.postgresql.org/docs/current/errcodes-appendix.html
 LOST = ("08", "57P01", "57P02", "57P03", "57P05")
 PASSING = ("40001", "40P01", "55P03")
+FRESH_SECONDS = 1.0  # a connection that was used a moment ago is not asked whether it is still there
 BUSY = "another writer holds it: try again, or raise deadline_seconds"
 REFUSALS: list[tuple[str, type[StorageError], str]] = [
     ("25006", ReadOnlyLab, "connect to the primary server, or with a role that may write"),
@@ -107,3 +110,14 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     writer: str | None = None
     commits: int = 0
     used_at: float = 0.0
+
+
+def look_at(connection: Connection) -> None:
+    """Raise where a connection that was not used for a while is no longer there."""
+    if time.monotonic() - connection.used_at > FRESH_SECONDS:
+        connection.execute("")
+
+
+def pause_seconds(tries: int) -> float:
+    """Return a random pause that grows with the tries."""
+    return random.uniform(0, min(0.5, 0.005 * 2 ** min(tries, 7)))

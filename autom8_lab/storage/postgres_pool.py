@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from ..config.addresses import Address
 from ..errors import LabBusy, LabClosed, ReadOnlyLab
-from .postgres_driver import Connection, is_lost, is_passing, translated
+from .postgres_driver import Connection, is_lost, is_passing, look_at, pause_seconds, translated
 from .postgres_transactions import Level, Savepoint, Transaction, Writing, level_of
 from .waiting import Figures, Gate, Turn
 
@@ -27,10 +26,8 @@ Result = TypeVar("Result")
 _reading: ContextVar[tuple[Any, Connection | None]] = ContextVar("autom8_lab_postgres_reading", default=(None, None))
 Action = Callable[[Connection], Result]
 
-FRESH_SECONDS = 1.0  # a connection that was used a moment ago is not asked whether it is still there
 TRY_SECONDS = 0.5  # how long the pool itself tries to connect; then it is seen why it cannot
 CONNECT_SECONDS = 10
-FOR_EVER_SECONDS = 10**6
 WRITERS = "autom8_writers"
 logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 
@@ -123,7 +120,7 @@ class PostgresPool:
                     min_size=0,
                     max_size=self._size,
                     configure=self._configure,
-                    check=_look_at,
+                    check=look_at,
                     reconnect_timeout=TRY_SECONDS,
                     num_workers=1,
                     name="autom8_lab",
@@ -296,7 +293,7 @@ class PostgresPool:
 
     def _pause(self, until: float) -> None:
         self.figures.retries += 1
-        time.sleep(max(0.0, min(0.02 + _jitter_seconds(self.figures.retries), until - time.monotonic())))
+        time.sleep(max(0.0, min(0.02 + pause_seconds(self.figures.retries), until - time.monotonic())))
 
     # Commits that are known
 
@@ -356,7 +353,7 @@ class PostgresPool:
         row = connection.execute(f"SELECT {lock}({key})".encode()).fetchone()
         if not waiting and row is not None and row[0] is False:
             connection.execute("ROLLBACK")
-            raise LabBusy(f"{self.path}: {REFUSED}")
+            raise LabBusy(f"{self.path}: another transaction is being written: try again, or raise deadline_seconds")
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -446,16 +443,3 @@ class PostgresPool:
             pool, self._pool = self._pool, None
         if pool is not None and self._process == os.getpid():
             pool.close()
-
-
-REFUSED = "another transaction is being written: try again, or raise deadline_seconds"
-
-
-def _jitter_seconds(tries: int) -> float:
-    """Return a random pause that grows with the tries."""
-    return random.uniform(0, min(0.5, 0.005 * 2 ** min(tries, 7)))
-
-
-def _look_at(connection: Connection) -> None:
-    if time.monotonic() - connection.used_at > FRESH_SECONDS:
-        ConnectionPool.check_connection(connection)
