@@ -253,10 +253,11 @@ def test_no_acknowledged_write_is_lost_when_the_server_is_stopped_under_several_
     command = [sys.executable, "-c", WRITER, address]
     environment = {**os.environ, "PYTHONWARNINGS": "default"}
     files = [tmp_path / name for name in names]
-    writers = [
-        subprocess.Popen([*command, name, "4"], stdout=file.open("wb"), stderr=subprocess.PIPE, env=environment)
-        for name, file in zip(names, files, strict=True)
-    ]
+    writers = []
+    for name, file in zip(names, files, strict=True):
+        with file.open("wb") as out:
+            arguments = [*command, name, "4"]
+            writers.append(subprocess.Popen(arguments, stdout=out, stderr=subprocess.PIPE, env=environment))
     until = time.monotonic() + 60
     while time.monotonic() < until and not all(file.stat().st_size for file in files):
         time.sleep(0.1)  # until all are at work
