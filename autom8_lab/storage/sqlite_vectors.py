@@ -20,7 +20,7 @@ from .exactly import Candidates, best_of_each, best_rows, candidates, nearest_ro
 from .hnsw_file import ENOUGH_RECALL, HnswFile, Read, Ready
 from .sql import ContextFilter, context_filter, where_clause
 from .sqlite_chunks import Keys, Position, caught_up, current_position
-from .sqlite_names import KeptNames, Remember
+from .sqlite_names import ContextNames, KeptNames, Remember
 from .sqlite_vec import VEC_LIMIT, VecTable
 
 EMBEDDING = ("chunk_hash", "model_id", "dimensions", "vector")
