@@ -100,6 +100,25 @@ def test_a_users_own_statement_may_take_its_time(path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_a_lab_may_be_open_and_rest_for_longer_than_a_statement_may_take(tmp_path: Path) -> None:
+    with al.open(tmp_path / "lab.db", embedding_model=MODEL, statement_seconds=0.3) as lab:
+        # SQLite looks at the clock after so many steps of a statement, whenever these were: one of many finds it late.
+        for number in range(40):
+            lab.store_context(f"text {number}")
+        for _ in range(400):
+            lab._storage.stamp()
+        time.sleep(0.4)
+        for _ in range(400):
+            lab._storage.stamp()
+        with lab.transaction():
+            lab.store_context("before a long pause")
+            time.sleep(0.4)
+        for number in range(400):
+            with lab._storage.transaction():
+                time.sleep(0.31 if number % 100 == 99 else 0)
+        assert lab.stats()["contexts"] == 41
+
+
 def test_ctrl_c_ends_a_long_statement_as_ctrl_c(opened: Lab) -> None:
     timer = threading.Timer(0.3, _thread.interrupt_main)
     timer.start()

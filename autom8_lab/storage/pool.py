@@ -153,6 +153,7 @@ class ConnectionPool(Forkable):
             try:
                 if self._observer is None:
                     self._observer = self.open("read")
+                self._observer.guard.renew()  # it lives as long as the lab, and each question is a statement of its own
                 version = self._observer.conn.execute("PRAGMA data_version").fetchone()[0]
             except sqlite3.Error as exc:
                 raise self.ours(exc, self._observer) from exc
@@ -210,6 +211,7 @@ class ConnectionPool(Forkable):
         """Take the database's write lock for this transaction."""
         database = transaction.database
         execute = database.conn.execute
+        database.guard.renew()  # the connection may have rested for long
         if waiting:
             self.retry(lambda: execute("BEGIN IMMEDIATE"), until=until)
         else:

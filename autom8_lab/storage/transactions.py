@@ -201,6 +201,7 @@ class Writing(Block):
     def _end(self, level: Level, error: BaseException | None) -> None:
         transaction, pool = level.transaction, self._pool
         database = transaction.database
+        database.guard.renew()  # the block may have taken longer than any statement may
         try:
             if transaction.query_only:
                 transaction.allow_writing(True)
@@ -259,6 +260,7 @@ class Savepoint(Block):
     def _end(self, level: Level, error: BaseException | None) -> None:
         transaction, name = level.transaction, f"level_{self._outer.depth}"
         connection = transaction.database.conn
+        transaction.database.guard.renew()
         if error is None:
             transaction.refuse_if_lost()
             connection.execute(f"RELEASE {name}")
