@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config.addresses import is_address
+from .addresses import is_address
 from .errors import InvalidValue, LabClosed, LabError, LabNotFound
 from .leaks import Watched
 from .records import Report

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config.addresses import is_address
+from .addresses import is_address
 from .errors import InvalidValue, LabError, ModelUnavailable, UnusablePath
 from .lab import Lab, get_migration_status
 from .pricing import PriceBook

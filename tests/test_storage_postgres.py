@@ -17,8 +17,8 @@ from backends import BACKENDS, TEMPLATE, database, server
 from postgres_server import PASSWORD, PostgresServer
 
 import autom8_lab as al
+from autom8_lab.addresses import Address
 from autom8_lab.config import LabConfig
-from autom8_lab.config.addresses import Address
 from autom8_lab.storage import Storage, open_storage
 
 pytestmark = pytest.mark.skipif("postgres" not in BACKENDS, reason="PostgreSQL is not asked for")

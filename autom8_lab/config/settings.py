@@ -16,10 +16,10 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from ..addresses import Address, is_address
 from ..errors import ConfigurationError, did_you_mean
 from ..records import EmbeddingBackend, Fusion, Metric, VectorEngine
 from ..validation import path_value, shortened
-from .addresses import Address, is_address
 from .sources import PREFIX, environment, find_upwards, read_yaml, settings_of, strays
 
 Check = Callable[[Any], Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..config.addresses import is_address, is_postgres
+from ..addresses import is_address, is_postgres
 from ..errors import ConfigurationError
 from .base import Storage
 

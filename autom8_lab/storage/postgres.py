@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..config.addresses import Address
+from ..addresses import Address
 from ..errors import InvalidValue, ReadOnlyLab, StorageError, did_you_mean
 from . import postgres_schema
 from .base import Row, Unit, Where

@@ -71,6 +71,12 @@ RULES = [
         "delete one of the rows",
     ),
     (
+        "evidence is missing",
+        "settings_log",
+        "SELECT settings_key::text FROM settings_log WHERE evidence IS NULL",
+        "delete the row: no lab wrote it",
+    ),
+    (
         "an index is not valid",
         "(index)",
         "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"

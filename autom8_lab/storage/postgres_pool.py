@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,8 +14,9 @@ from uuid import uuid4
 import psycopg
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
-from ..config.addresses import Address
+from ..addresses import Address
 from ..errors import LabBusy, LabClosed, ReadOnlyLab
+from ..forking import new_lock
 from .postgres_driver import Connection, is_lost, is_passing, look_at, pause_seconds, translated
 from .postgres_transactions import Level, Savepoint, Transaction, Writing, level_of
 from .waiting import Figures, Gate, Turn
@@ -62,7 +62,7 @@ class PostgresPool:
         self._size = max_connections + 1
         self._used = 0
         self._closed = False
-        self._making = threading.Lock()
+        self._making = new_lock()
         self._process = os.getpid()
         self._pool: ConnectionPool[Connection] | None = None
 
