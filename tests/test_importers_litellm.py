@@ -186,9 +186,10 @@ def litellm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def waited_for(condition: Callable[[], bool]) -> None:
-    """LiteLLM calls back from threads of its own."""
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
+    """LiteLLM calls back from threads of its own, which a busy machine may keep waiting."""
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline, "LiteLLM has not called back"
         time.sleep(0.02)
 
 
