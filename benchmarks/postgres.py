@@ -12,7 +12,7 @@ crowd: processes that write for a while, the server stopped in the middle and st
 was acknowledged must be there once, and whoever wrote goes on without opening the lab again.
 scifact: the search quality of benchmarks/scifact.py on both, and whether the top ten are the same. `--lab` names the SQLite
 lab, which is made where there is none.
-Each ratio is the median of rounds in turns. `du` lines give bytes on disk per row, with indexes.
+Ratios of searches and sums are of medians of rounds in turns; storing is timed once on each side, one after the other. `du` lines give bytes on disk per row, with indexes.
 """
 
 from __future__ import annotations
