@@ -68,11 +68,13 @@ class AccessLog(Forkable):
         self._noted: list[Access] = []
         self._since = time.monotonic()
         self._failed = False
+        self._flushing = False
+        self._full_at = FLUSH_ENTRIES
         follow_forks(self)
 
     def after_fork_in_child(self) -> None:
         """Leave the entries to the parent, which writes them."""
-        self._noted = []
+        self._noted, self._flushing = [], False
 
     def search(self, answer: SearchAnswer, *, k: int) -> None:
         """Note a search and its hits."""
@@ -135,8 +137,8 @@ class AccessLog(Forkable):
         ]
         with self._lock:
             self._noted.append(({**entry, "result_count": len(rows)}, rows))
-            full = len(self._noted) >= FLUSH_ENTRIES and not self._failed
-            due = full or time.monotonic() - self._since > FLUSH_SECONDS
+            full = len(self._noted) >= self._full_at or time.monotonic() - self._since > FLUSH_SECONDS
+            due = full and not self._flushing  # two threads at once would only be in each other's way
         if due:
             with suppress(StorageError):  # a reader neither fails nor waits because somebody writes: entries are kept
                 self.flush(waiting=False)
@@ -151,14 +153,16 @@ class AccessLog(Forkable):
         taken: list[Access] = []
         try:
             with self._lock:
-                taken, self._noted = self._noted, []
-                self._since = time.monotonic()
+                taken, self._noted, self._flushing = self._noted, [], True
+                self._since, self._full_at = time.monotonic(), FLUSH_ENTRIES
             if taken:
                 self._write(taken, waiting=waiting)
                 self._failed = False
         except BaseException:
             self._keep(taken)
             raise
+        finally:
+            self._flushing = False
 
     def _write(self, taken: list[Access], *, waiting: bool) -> None:
         with self._storage.transaction(waiting=waiting, whole=True):
@@ -181,6 +185,7 @@ class AccessLog(Forkable):
             excess = len(self._noted) - KEPT_ENTRIES
             if excess > 0:
                 del self._noted[:excess]
+            self._full_at = len(self._noted) + FLUSH_ENTRIES  # tried again after as many more
         if excess > 0:
             message = f"the access log cannot be written: its {excess} oldest entries were dropped"
             warnings.warn(message, LabWarning, stacklevel=2)

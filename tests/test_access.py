@@ -382,3 +382,24 @@ def test_a_reader_does_not_wait_for_a_writer_to_log_what_it_read(tmp_path: Path,
         writer.close()
         assert waited < 1
         assert len(lab.searches_df()) == 2
+
+
+def test_after_a_writer_is_done_the_log_is_soon_written(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autom8_lab.access.FLUSH_SECONDS", 3_600)
+    path = tmp_path / "busy.db"
+    with open_logged(path, clock, deadline_seconds=2, busy_timeout_ms=50) as lab, sqlite3.connect(path) as other:
+        other.isolation_level = None
+        store_three(lab)
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(256):
+            lab.get_context("pears")
+        other.execute("ROLLBACK")
+        for _ in range(255):
+            lab.get_context("pears")
+        count = "SELECT count(*) FROM access_log WHERE kind = 'read'"
+        assert other.execute(count).fetchone() == (0,)
+        lab.get_context("pears")
+        assert other.execute(count).fetchone() == (512,)
+    other.close()

@@ -180,6 +180,7 @@ def litellm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     module = pytest.importorskip("litellm", reason="needs the extra test")
     monkeypatch.setattr(module, "suppress_debug_info", True)
     before = list(module.callbacks)
+    module.logging_callback_manager._reset_all_callbacks()
     yield module
     module.callbacks = before
     module.logging_callback_manager._reset_all_callbacks()
@@ -227,6 +228,14 @@ def test_every_call_of_litellm_is_recorded_as_it_happens(lab: Lab, litellm: Any)
         )
     waited_for(lambda: len(lab.ledger_df()) == 3)
     assert lab.ledger_df(success=False)["error_type"].tolist() == ["RateLimitError"]
+
+
+def test_the_loggers_of_two_labs_record_each_in_its_own(lab: Lab, litellm: Any, tmp_path: Path) -> None:
+    with al.open(tmp_path / "other.db", embedding_model="hash-64") as other:
+        for current in (lab, other):  # as a notebook's cell does that is run again with another lab
+            litellm.callbacks = [LabLogger(current)]
+            litellm.completion(model="gpt-4o-mini", messages=MESSAGES, mock_response="At the harbour.")
+            waited_for(lambda current=current: len(current.ledger_df()) == 1)
 
 
 def test_asynchronous_calls_are_recorded_once(lab: Lab, litellm: Any) -> None:

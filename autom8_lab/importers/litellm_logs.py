@@ -175,6 +175,8 @@ class LabLogger:
     def __init__(self, lab: _Lab) -> None:
         super().__init__()
         self.lab = lab
+        # LiteLLM takes two loggers for one, and leaves out the second, unless their plain public attributes differ.
+        self.lab_number = id(lab)
 
     def _record(self, kwargs: Mapping[str, Any]) -> None:
         try:

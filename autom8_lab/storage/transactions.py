@@ -141,6 +141,8 @@ class Block:
         if level.transaction.finished:  # the block around this one has ended already
             self._leave(level)
             return
+        # Asked before the end renews the guard, which knows what interrupted a statement.
+        reason = self._pool.ours(error, database) if isinstance(error, sqlite3.Error) else None
         try:
             self._end(level, error or level.broken)
         except sqlite3.Error as exc:
@@ -151,8 +153,8 @@ class Block:
             raise StorageError(
                 f"{self._pool.path}: a part of a transaction failed ({level.broken}), so all of it was taken back"
             ) from level.broken
-        if isinstance(error, sqlite3.Error):
-            raise self._pool.ours(error, database) from error
+        if reason is not None:
+            raise reason from error
 
     def _leave(self, level: Level) -> None:
         level.finished = True
