@@ -12,13 +12,14 @@ from ..addresses import Address
 from ..errors import InvalidValue, ReadOnlyLab, StorageError, did_you_mean
 from . import postgres_schema
 from .base import Row, Unit, Where
+from .postgres_binary import packed_vectors, vector_bytes
 from .postgres_care import PostgresCare
 from .postgres_columns import KEYS, SPOKEN_OF, count_on, numbered
 from .postgres_driver import Connection
 from .postgres_partitions import PARTITIONED, Partitions, month_of
 from .postgres_pool import PostgresPool
 from .postgres_search import PostgresSearch
-from .postgres_sql import encoded, instant, listed, order_clause, quoted, vector_bytes, where_clause
+from .postgres_sql import encoded, encoder_of, instant, listed, order_clause, quoted, where_clause
 from .postgres_text import PostgresText
 from .postgres_transactions import PostgresUnit
 from .postgres_vectors import PostgresVectors
@@ -113,8 +114,7 @@ class PostgresStorage(PostgresCare, PostgresSearch):
             raise InvalidValue(f"rows for {table} differ in their columns: {sorted(set(odd) ^ set(names))}")
         known = self._columns(table)
         self._refuse_unknown(table, names, known)
-        kinds = [known[name] for name in names]
-        cells = [[encoded(row[name], kind) for name, kind in zip(names, kinds, strict=True)] for row in rows]
+        encoders = [(name, encoder_of(known[name])) for name in names]
         months = {month_of(row["at"]) for row in rows if "at" in row} if table in PARTITIONED else set()
 
         number = KEYS.get(table, "")
@@ -122,13 +122,15 @@ class PostgresStorage(PostgresCare, PostgresSearch):
         kept: list[int] = []
 
         def action(connection: Connection) -> int:
-            types, given = dict(zip(names, kinds, strict=True)), cells
+            types = {name: known[name] for name in names}
+            # Made while they are sent: the server is at work meanwhile.
+            cells = ([None if row[name] is None else of(row[name]) for name, of in encoders] for row in rows)
             if months:
                 self._partitions.make(connection, table, months)
             if table in SPOKEN_OF and not highest:
-                numbered(connection, table, kept, len(cells))
-                types, given = {number: "bigint", **types}, [[key, *row] for key, row in zip(kept, cells, strict=True)]
-            count = insert_rows(connection, table, types, given, ignore=ignore_existing)
+                numbered(connection, table, kept, len(rows))
+                types, cells = {number: "bigint", **types}, ([key, *row] for key, row in zip(kept, cells, strict=True))
+            count = insert_rows(connection, table, types, cells, len(rows), ignore=ignore_existing)
             if highest:
                 count_on(connection, table, highest)
             return count
@@ -261,43 +263,37 @@ class PostgresStorage(PostgresCare, PostgresSearch):
 
 
 def insert_rows(
-    connection: Connection, table: str, kinds: Mapping[str, str], cells: Sequence[Sequence[Any]], *, ignore: bool
+    connection: Connection,
+    table: str,
+    kinds: Mapping[str, str],
+    cells: Iterable[Sequence[Any]],
+    rows: int,
+    *,
+    ignore: bool,
 ) -> int:
     """Insert rows of encoded cells and return how many were added; `ignore` skips those whose key is taken."""
-    names = listed(kinds)
-    if "vector" in kinds.values():
-        return _insert_vectors(connection, table, kinds, cells, ignore=ignore)
-    if len(cells) >= COPY_ROWS and not ignore:
+    names, vectors = listed(kinds), "vector" in kinds.values()
+    if rows >= COPY_ROWS and not (ignore or vectors):
         with connection.cursor() as cursor:
             with cursor.copy(f"COPY {quoted(table)} ({names}) FROM STDIN".encode()) as copy:
                 for row in cells:
                     copy.write_row(row)
             return cursor.rowcount
-    if len(cells) == 1:
+    if rows == 1 and not vectors:
         marks = ", ".join(f"%s::{kind}" for kind in kinds.values())
-        parameters = list(cells[0])
+        parameters = list(next(iter(cells)))
         source = f"VALUES ({marks})"
     else:
         arrays = ", ".join(f"%s::{kind}[]" for kind in kinds.values())
         parameters = [list(column) for column in zip(*cells, strict=True)]
+        if vectors:
+            number = connection.execute("SELECT 'vector'::regtype::oid::bigint").fetchall()[0][0]
+            for place, kind in enumerate(kinds.values()):
+                if kind == "vector":
+                    parameters[place] = packed_vectors(parameters[place], type_number=number)
         source = f"SELECT * FROM unnest({arrays})"
     end = " ON CONFLICT DO NOTHING" if ignore else ""
     return connection.execute(f"INSERT INTO {quoted(table)} ({names}) {source}{end}".encode(), parameters).rowcount
-
-
-def _insert_vectors(
-    connection: Connection, table: str, kinds: Mapping[str, str], cells: Sequence[Sequence[Any]], *, ignore: bool
-) -> int:
-    from pgvector import Vector
-
-    marks = ", ".join(f"%s::{kind}" for kind in kinds.values())
-    end = " ON CONFLICT DO NOTHING" if ignore else ""
-    sql = f"INSERT INTO {quoted(table)} ({listed(kinds)}) VALUES ({marks}){end}".encode()
-    places = [place for place, kind in enumerate(kinds.values()) if kind == "vector"]
-    rows = [[Vector(cell).to_text() if place in places else cell for place, cell in enumerate(row)] for row in cells]
-    with connection.cursor() as cursor:
-        cursor.executemany(sql, rows)
-        return cursor.rowcount
 
 
 def _select(

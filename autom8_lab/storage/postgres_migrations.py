@@ -149,15 +149,22 @@ TEXT_INDEX = r"""
     ALTER TABLE context_registry ALTER COLUMN words SET STORAGE EXTERNAL;
     CREATE FUNCTION autom8_index_words() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE
-        topic text := autom8_plain(new.topic);
-        summary text := autom8_plain(new.summary);
         content text := autom8_plain(new.content);
+        plain text;
     BEGIN
-        -- The long text last: a tsvector counts positions up to 16,383.
-        new.words := setweight(to_tsvector('autom8_words', topic), 'B')
-            || setweight(to_tsvector('autom8_words', summary), 'C')
-            || setweight(autom8_words_of(content), 'A');
-        new.word_count := autom8_count(topic) + autom8_count(summary) + autom8_count(content);
+        new.words := setweight(autom8_words_of(content), 'A');
+        new.word_count := autom8_count(content);
+        -- Put before the long text: a tsvector counts positions up to 16,383.
+        IF new.summary IS NOT NULL THEN
+            plain := autom8_plain(new.summary);
+            new.words := setweight(to_tsvector('autom8_words', plain), 'C') || new.words;
+            new.word_count := new.word_count + autom8_count(plain);
+        END IF;
+        IF new.topic IS NOT NULL THEN
+            plain := autom8_plain(new.topic);
+            new.words := setweight(to_tsvector('autom8_words', plain), 'B') || new.words;
+            new.word_count := new.word_count + autom8_count(plain);
+        END IF;
         -- A tsvector counts a word 255 times at most, and places up to 16,383: what is more is kept beside it.
         new.frequent := NULL;
         IF new.word_count >= 255 THEN

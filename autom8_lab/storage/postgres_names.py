@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..records import Condition
+from .postgres_binary import Packed, packed_integers, packed_texts
 from .postgres_driver import Connection
 from .postgres_sql import where_clause
 from .sql import FEW_PASS, ContextFilter
@@ -24,19 +25,28 @@ class ContextNames:
     def ids(self, connection: Connection, keys: Iterable[int]) -> dict[int, str]:
         """Return the ids of these keys; a context that was just deleted has none."""
         wanted = list(keys)
-        self._read(connection, "context_key = ANY(%s::bigint[])", [key for key in wanted if key not in self._ids])
+        self._read(
+            connection,
+            "context_key = ANY(%s::bigint[])",
+            packed_integers,
+            [key for key in wanted if key not in self._ids],
+        )
         return {key: self._ids[key] for key in wanted if key in self._ids}
 
     def keys(self, connection: Connection, ids: Iterable[str]) -> dict[str, int]:
         """Return the keys of these ids, of those that exist."""
         wanted = list(ids)
-        self._read(connection, "id = ANY(%s::text[])", [name for name in wanted if name not in self._keys])
+        self._read(
+            connection, "id = ANY(%s::text[])", packed_texts, [name for name in wanted if name not in self._keys]
+        )
         return {name: self._keys[name] for name in wanted if name in self._keys}
 
-    def _read(self, connection: Connection, condition: str, values: Sequence[Any]) -> None:
+    def _read(
+        self, connection: Connection, condition: str, packed: Callable[[Iterable[Any]], Packed], values: list[Any]
+    ) -> None:
         if values:
             sql = f"SELECT context_key, id FROM context_registry WHERE {condition}".encode()
-            for key, context_id in connection.execute(sql, [values]):
+            for key, context_id in connection.execute(sql, [packed(values)]):
                 self._ids[key], self._keys[context_id] = context_id, key
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ContextNotFound, InvalidValue
 from ..records import Chunk, Condition, Nearest, Neighbour, TextMatch
 from .base import Row, Where
+from .postgres_binary import packed_integers, packed_texts
 from .postgres_columns import PostgresColumns
 from .postgres_driver import Connection
 from .postgres_text import PostgresText, passages
@@ -136,7 +137,7 @@ class PostgresSearch(PostgresColumns):
 
         def action(connection: Connection) -> None:
             sql = f"SELECT id, context_key FROM {CONTEXTS} WHERE id = ANY(%s::text[])".encode()
-            keys: dict[str, int] = dict(connection.execute(sql, [list(chunks)]).fetchall())
+            keys: dict[str, int] = dict(connection.execute(sql, [packed_texts(chunks)]).fetchall())
             if missing := next((context_id for context_id in chunks if context_id not in keys), None):
                 raise ContextNotFound(f"no context {missing!r} to put chunks to")
             if set_key is not None:
@@ -146,7 +147,7 @@ class PostgresSearch(PostgresColumns):
                 connection.execute(
                     "DELETE FROM context_chunks WHERE context_key = ANY(%s::bigint[])"
                     " AND set_key IS DISTINCT FROM %s::bigint",
-                    [list(keys.values()), set_key],
+                    [packed_integers(keys.values()), set_key],
                 )
 
         self._pool.write(action)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InvalidValue, did_you_mean
 from ..records import Condition
+from .postgres_binary import packed_texts
 
 # What a type is called in `TableShape`.
 KINDS = {
@@ -31,23 +32,28 @@ _MARK = "\ue000number:"
 
 def encoded(value: Any, type_name: str) -> Any:
     """Return the value as the driver takes it for a column of this type."""
-    if value is None:
-        return None
-    if type_name == "jsonb":
-        return json_text(value)
-    if type_name == "boolean":
-        return bool(value)
-    if type_name == "timestamp with time zone":
-        return instant(value)
-    if type_name == "text":
-        return value.isoformat() if isinstance(value, date) else value if isinstance(value, str) else _text(value)
-    if type_name == "vector":
-        return np.frombuffer(value, dtype="<f4")
+    return None if value is None else encoder_of(type_name)(value)
+
+
+def encoder_of(type_name: str) -> Callable[[Any], Any]:
+    """Return what makes of a value, which is not None, what the driver takes for a column of this type."""
+    return _ENCODERS.get(type_name, _integer)
+
+
+def _written_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return value.isoformat() if isinstance(value, date) else _text(value)
+
+
+def _integer(value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
-    if isinstance(value, float) and type_name == "bigint" and value.is_integer():
-        return int(value)
-    return float(value) if type_name == "double precision" and isinstance(value, int) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _float(value: Any) -> Any:
+    return float(value) if isinstance(value, int) else value
 
 
 def _text(value: Any) -> str:
@@ -76,6 +82,16 @@ def json_text(value: Any) -> str:
         text = json.dumps(_marked(value), ensure_ascii=False, allow_nan=False)
         text = re.sub(f'"{_MARK}([-0-9.]+)"', r"\1", text)
     return text
+
+
+_ENCODERS: dict[str, Callable[[Any], Any]] = {
+    "jsonb": json_text,
+    "boolean": bool,
+    "timestamp with time zone": instant,
+    "text": _written_text,
+    "vector": lambda value: np.frombuffer(value, dtype="<f4"),
+    "double precision": _float,
+}
 
 
 def _marked(value: Any) -> Any:
@@ -126,7 +142,9 @@ def _one(condition: Condition, column: str, kind: str) -> tuple[str, list[Any]]:
         case "null or >" | "null or <" as operator:
             return f"({column} IS NULL OR {column} {operator[-1]} {mark})", [encoded(condition.value, kind)]
         case "in":
-            return f"{column} = ANY(%s::{_array(kind, condition.value)})", [_values(condition.value, kind)]
+            values = [encoded(value, kind) for value in condition.value if value is not None]
+            given = packed_texts(values) if kind == "text" else values
+            return f"{column} = ANY(%s::{_array(kind, condition.value)})", [given]
         case "=" | "!=" | "<" | "<=" | ">" | ">=" as operator:
             operator_sql = "<>" if operator == "!=" else operator
             return f"{column} {operator_sql} {mark}", [encoded(condition.value, kind)]
@@ -136,10 +154,6 @@ def _array(kind: str, values: Iterable[Any]) -> str:
     if kind in ("bigint", "integer") and any(isinstance(value, float) for value in values):
         return "double precision[]"
     return f"{kind}[]"
-
-
-def _values(values: Iterable[Any], kind: str) -> list[Any]:
-    return [encoded(value, kind) for value in values if value is not None]
 
 
 def _json_key(condition: Condition, column: str) -> tuple[str, list[Any]]:
@@ -159,8 +173,3 @@ def order_clause(order_by: Sequence[str], columns: Mapping[str, Any]) -> str:
             raise InvalidValue(f"cannot sort by {name!r}{did_you_mean(name, columns)}")
         parts.append(quoted(name) + (" DESC NULLS LAST" if item.startswith("-") else " NULLS FIRST"))
     return " ORDER BY " + ", ".join(parts) if parts else ""
-
-
-def vector_bytes(data: bytes | None) -> bytes | None:
-    """Return pgvector's binary form (a count, then big-endian numbers) as the bytes of little-endian float32."""
-    return None if data is None else np.frombuffer(data, dtype=">f4", offset=4).astype("<f4").tobytes()

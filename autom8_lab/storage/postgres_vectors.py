@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from pgvector import Vector
 
 from ..errors import ConfigurationError
 from ..forking import new_lock
@@ -17,6 +16,7 @@ from ..vectors.exact import SPARE, VectorMatrix
 from ..vectors.similarity import Array32, checked, similarity
 from .base import Where
 from .exactly import best_of_each, best_rows, nearest_rows
+from .postgres_binary import packed_integers, packed_texts, packed_vector, packed_vectors, unpacked_vectors
 from .postgres_driver import Connection
 from .postgres_names import ContextNames, context_filter
 from .postgres_sql import where_clause
@@ -113,14 +113,15 @@ class PostgresVectors:
         vectors: Mapping[str, Array32],
     ) -> None:
         """See `Storage.put_chunks`; `chunks` by context key."""
-        sql = "SELECT model_id, dimensions FROM embedding_sets WHERE set_key = %s"
-        model_id, dimensions = connection.execute(sql, [set_key]).fetchall()[0]
+        sql = "SELECT model_id, dimensions, 'vector'::regtype::oid::bigint FROM embedding_sets WHERE set_key = %s"
+        *of_set, type_number = connection.execute(sql, [set_key]).fetchall()[0]
         if vectors:
-            _store_vectors(connection, model_id, list(vectors), checked(list(vectors.values()), dimensions=dimensions))
+            given = checked(list(vectors.values()), dimensions=of_set[1])
+            _store_vectors(connection, _Set(*of_set), type_number, list(vectors), given)
         rows = connection.execute(
             "SELECT chunk_key, context_key, position, start_char, end_char, chunk_hash FROM context_chunks"
             " WHERE context_key = ANY(%s::bigint[]) AND set_key = %s",
-            [list(chunks), set_key],
+            [packed_integers(chunks), set_key],
         )
         old = {tuple(row[1:]): row[0] for row in rows}
         new = {
@@ -130,11 +131,12 @@ class PostgresVectors:
         }
         added = sorted(new - old.keys())
         if added:
+            *numbers, hashes = zip(*added, strict=True)
             columns = "set_key, context_key, position, start_char, end_char, chunk_hash"
             connection.execute(
                 f"INSERT INTO context_chunks ({columns}) SELECT %s, * FROM unnest"
                 "(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[])".encode(),
-                [set_key, *map(list, zip(*added, strict=True))],
+                [set_key, *map(packed_integers, numbers), packed_texts(hashes)],
             )
         # Deleted after the new ones are in, so that a vector both share is never an orphan.
         if gone := [key for row, key in old.items() if row not in new]:
@@ -142,9 +144,9 @@ class PostgresVectors:
 
     def known_vectors(self, connection: Connection, model_id: str, chunk_hashes: Sequence[str]) -> dict[str, Array32]:
         """See `Storage.known_vectors`."""
-        sql = "SELECT chunk_hash, vector_send(vector) FROM embeddings WHERE model_id = %s AND chunk_hash = ANY(%s)"
+        sql = "SELECT chunk_hash, vector_send(vector) FROM embeddings WHERE model_id = %s AND chunk_hash = ANY(%s::text[])"
         with connection.cursor(binary=True) as cursor:
-            rows = cursor.execute(sql, [model_id, list(chunk_hashes)]).fetchall()
+            rows = cursor.execute(sql, [model_id, packed_texts(chunk_hashes)]).fetchall()
         return {name: np.frombuffer(data, dtype=">f4", offset=4).astype(np.float32) for name, data in rows}
 
     # Finding
@@ -239,7 +241,7 @@ class PostgresVectors:
                 WHERE e.model_id = {_literal(model_id)}{filters.replace(" WHERE ", " AND ")}
                 ORDER BY {near} {operator} {asked} LIMIT %s
             """.encode()
-            given = [set_key, *parameters, Vector(vector).to_text(), size]
+            given = [set_key, *parameters, packed_vector(vector), size]
             chunks = [row[0] for row in connection.execute(sql, given)]
             found = self._compared(connection, vector, "k.chunk_key = ANY(%s::bigint[])", [chunks])
             if len(found) >= k or len(chunks) < size:
@@ -265,7 +267,7 @@ class PostgresVectors:
                 WHERE k.set_key = %s{filters.replace(" WHERE ", " AND ")}
                 ORDER BY e.vector {operator} %s::vector LIMIT %s
             """.encode()
-            given = [set_key, *parameters, Vector(vector).to_text(), size]
+            given = [set_key, *parameters, packed_vector(vector), size]
             chunks = [row[0] for row in connection.execute(sql, given)]
             found = self._compared(connection, vector, "k.chunk_key = ANY(%s::bigint[])", [chunks])
             if len(found) >= k or len(chunks) < size:
@@ -284,7 +286,7 @@ class PostgresVectors:
             rows = cursor.execute(sql, parameters).fetchall()
         if not rows:
             return []
-        matrix = _unpacked(b"".join(row[4] for row in rows), len(rows))
+        matrix = unpacked_vectors(b"".join(row[4] for row in rows), len(rows))
         values = similarity(matrix, vector, metric=self.metric).tolist()
         return best_of_each(
             Neighbour(row[0], value, row[1], row[2], row[3]) for row, value in zip(rows, values, strict=True)
@@ -353,7 +355,7 @@ class PostgresVectors:
         with connection.cursor(binary=True) as cursor:
             rows = cursor.execute(sql, [set_key, RECALL_QUERIES]).fetchall()
         found, wanted = 0, 0
-        for vector in _unpacked(b"".join(row[0] for row in rows), len(rows)) if rows else ():
+        for vector in unpacked_vectors(b"".join(row[0] for row in rows), len(rows)) if rows else ():
             exact = {item.context_id for item in self._by_server(connection, vector, set_key, RECALL_AT, (), {})}
             quick = {item.context_id for item in self._by_index(connection, vector, set_key, RECALL_AT, (), {})}
             found, wanted = found + len(exact & quick), wanted + len(exact)
@@ -374,21 +376,19 @@ def _has_index(connection: Connection, name: str) -> bool:
     return bool(connection.execute(sql, [name]).fetchall()[0][0])
 
 
-def _store_vectors(connection: Connection, model_id: str, hashes: Sequence[str], vectors: Array32) -> None:
+def _store_vectors(
+    connection: Connection, of_set: _Set, type_number: int, hashes: Sequence[str], vectors: Array32
+) -> None:
     order = np.argsort(np.array(hashes, dtype=object))  # in one order for everyone, so that nobody waits in a circle
-    dimensions = vectors.shape[1]
-    texts = [Vector(vectors[place]).to_text() for place in order]
     connection.execute(
         "INSERT INTO embeddings (chunk_hash, model_id, dimensions, vector)"
-        " SELECT h, %s, %s, v::vector FROM unnest(%s::text[], %s::text[]) t(h, v) ON CONFLICT DO NOTHING",
-        [model_id, dimensions, [hashes[place] for place in order], texts],
+        " SELECT h, %s, %s, v FROM unnest(%s::text[], %s::vector[]) t(h, v) ON CONFLICT DO NOTHING",
+        [
+            *of_set,
+            packed_texts(hashes[place] for place in order),
+            packed_vectors(vectors[order], type_number=type_number),
+        ],
     )
-
-
-def _unpacked(data: bytes, rows: int) -> Array32:
-    """Return vectors in pgvector's binary form, one after the other, as rows."""
-    each = len(data) // rows
-    return np.frombuffer(data, dtype=np.uint8).reshape(rows, each)[:, 4:].copy().view(">f4").astype(np.float32)
 
 
 def _read_since(connection: Connection, warm: _Warm) -> _Warm:
@@ -406,7 +406,7 @@ def _read_since(connection: Connection, warm: _Warm) -> _Warm:
             attributes = np.frombuffer(b"".join(row[0] for row in rows), dtype=">i8").reshape(-1, 5).T.astype(np.int64)
             young = np.array([row[1] for row in rows], dtype=bool)
             seen |= set(attributes[0, young].tolist())
-            vectors = _unpacked(b"".join(row[2] for row in rows), len(rows))
+            vectors = unpacked_vectors(b"".join(row[2] for row in rows), len(rows))
             if warm.seen:
                 new = np.array([key not in warm.seen for key in attributes[0].tolist()], dtype=bool)
                 attributes, vectors = attributes[:, new], vectors[new]
