@@ -46,8 +46,12 @@ class ContextNames:
     ) -> None:
         if values:
             sql = f"SELECT context_key, id FROM context_registry WHERE {condition}".encode()
-            for key, context_id in connection.execute(sql, [packed(values)]):
-                self._ids[key], self._keys[context_id] = context_id, key
+            self.learn(connection.execute(sql, [packed(values)]))
+
+    def learn(self, names: Iterable[Sequence[Any]]) -> None:
+        """Note keys with their ids, which were read with something else."""
+        for key, context_id in names:
+            self._ids[key], self._keys[context_id] = context_id, key
 
 
 def context_filter(

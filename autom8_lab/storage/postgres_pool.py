@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -22,14 +23,28 @@ from .postgres_transactions import Level, Savepoint, Transaction, Writing, level
 from .waiting import Figures, Gate, Turn
 
 Result = TypeVar("Result")
-# The connection that a question of this thread is being asked on.
-_reading: ContextVar[tuple[Any, Connection | None]] = ContextVar("autom8_lab_postgres_reading", default=(None, None))
+
+
+@dataclass(eq=False)
+class _Question:
+    """What is being read, and on which connection; what is remembered in it is asked for as of one stamp."""
+
+    owner: PostgresPool
+    connection: Connection
+    stamp: str | None = None
+
+
+_asking: ContextVar[_Question | None] = ContextVar("autom8_lab_postgres_reading", default=None)
 Action = Callable[[Connection], Result]
 
 TRY_SECONDS = 0.5  # how long the pool itself tries to connect; then it is seen why it cannot
 CONNECT_SECONDS = 10
 WRITERS = "autom8_writers"
 logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
+
+
+def _snapshot(connection: Connection) -> str:
+    return str(connection.execute("SELECT pg_current_snapshot()::text").fetchall()[0][0])
 
 
 class PostgresPool:
@@ -198,9 +213,9 @@ class PostgresPool:
         if level is not None:
             with level.having():
                 return self._inside(level.transaction, action)
-        owner, connection = _reading.get()
-        if owner is self and connection is not None:
-            return action(connection)  # a question within a question: one connection does for both
+        asking = _asking.get()
+        if asking is not None and asking.owner is self:
+            return action(asking.connection)  # a question within a question: one connection does for both
         return self._repeated(action)
 
     def _inside(self, transaction: Transaction, action: Action[Result]) -> Result:
@@ -269,11 +284,11 @@ class PostgresPool:
             ending: tuple[str, int] | None = None
             try:
                 if not committing:
-                    token = _reading.set((self, connection))
+                    token = _asking.set(_Question(self, connection))
                     try:
                         return action(connection)
                     finally:
-                        _reading.reset(token)
+                        _asking.reset(token)
                 connection.execute("BEGIN")
                 result = action(connection)
                 ending = self.next_commit(connection)
@@ -402,8 +417,12 @@ class PostgresPool:
         """
         if level_of(self) is not None:
             return None
-        row = self.read(lambda connection: connection.execute("SELECT pg_current_snapshot()::text").fetchone())
-        return row[0] if row else None
+        asking = _asking.get()
+        if asking is None or asking.owner is not self:
+            return self.read(_snapshot)
+        if asking.stamp is None:
+            asking.stamp = _snapshot(asking.connection)
+        return asking.stamp
 
     # The rest
 

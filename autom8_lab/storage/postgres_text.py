@@ -25,6 +25,7 @@ from .sqlite_names import Remember
 COLUMNS = {"content": "a", "topic": "b", "summary": "c"}  # and the weight that its words have in the tsvector
 KEPT_POSTINGS = 4_000_000
 SMALL_TABLE = 2_000  # contexts; in fewer of them even a word that all have is cheap
+LIKELY_COMMON = 0.4  # of the contexts, by the server's statistics: such a word is counted before it is read
 PHRASE_WORDS = 64  # of a term that is a whole text; the server looks at them by recursion
 MANY_CHANGES = 20_000  # after so many everything is read anew
 POSTING = np.dtype([("key", ">i8"), ("rank", ">f4"), ("length", ">i8"), ("often", ">i8")])
@@ -54,6 +55,7 @@ class _State:
     postings: OrderedDict[str, tuple[Postings, int]] = field(default_factory=OrderedDict)
     scored: dict[tuple[str, tuple[float, ...]], Scored] = field(default_factory=dict)
     frequencies: dict[str, tuple[int, int]] = field(default_factory=dict)
+    common: set[str] | None = None
     kept: int = 0
 
 
@@ -170,14 +172,18 @@ class PostgresText:
             return terms
         for term in terms:
             if state.frequencies.get(term, (0, 0))[1] * 1.1 < state.contexts or not state.frequencies[term][0]:
-                known = state.postings.get(term)
-                count = len(known[0].keys) if known else self._count(connection, term)
-                state.frequencies[term] = count, state.contexts
+                state.frequencies[term] = self._frequency(connection, state, term), state.contexts
         return [term for term in terms if 0 < state.frequencies[term][0] <= state.contexts / 2] or terms
 
-    def _count(self, connection: Connection, term: str) -> int:
+    def _frequency(self, connection: Connection, state: _State, term: str) -> int:
+        """Return how many contexts have a term: its postings tell, which a search reads anyway unless it is common."""
+        if state.common is None:
+            state.common = _likely_common(connection)
+        query = self._query(connection, term)
+        if term in state.postings or query.strip("'") not in state.common:
+            return len(self._postings(connection, state, term).keys)
         sql = "SELECT count(*) FROM context_registry WHERE words @@ %s::tsquery"
-        return int(connection.execute(sql, [self._query(connection, term)]).fetchall()[0][0])
+        return int(connection.execute(sql, [query]).fetchall()[0][0])
 
     def _scored(
         self, connection: Connection, state: _State, term: str, weights: tuple[float, ...] = (1.0,) * len(COLUMNS)
@@ -238,6 +244,15 @@ def _look(connection: Connection) -> _State:
         " FROM context_registry"
     ).fetchall()[0]
     return _State(xmin=int(row[0]), contexts=row[1], words=row[2], seen=set(row[3] or ()))
+
+
+def _likely_common(connection: Connection) -> set[str]:
+    """Return the lexemes that the last ANALYZE saw in many contexts; none where there was no such."""
+    sql = (
+        "SELECT word FROM pg_stats, unnest(most_common_elems::text::text[], most_common_elem_freqs) e(word, share)"
+        " WHERE schemaname = current_schema() AND tablename = 'context_registry' AND attname = 'words' AND share > %s"
+    )
+    return {row[0] for row in connection.execute(sql, [LIKELY_COMMON]) if row[0] is not None}
 
 
 def _read(connection: Connection, query: str, *, among_keys: Keys | None = None, letter: str | None = None) -> Postings:

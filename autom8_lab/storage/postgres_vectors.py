@@ -39,6 +39,10 @@ OF_SET = """
 """
 
 
+OF_CONTEXTS = "k.set_key = %s AND k.context_key = ANY(%s::bigint[])"
+COMPARED = "c.id, k.position, k.start_char, k.end_char, vector_send(e.vector), c.context_key"
+
+
 class _Set(NamedTuple):
     model_id: str
     dimensions: int
@@ -160,9 +164,16 @@ class PostgresVectors:
             keys = self._names.keys(connection, context_ids).values()
             rows = matrix.rows_of(np.fromiter(keys, dtype=np.int64))
             found = best_rows(matrix, rows, matrix.similarity(vector, rows), self._ids(connection))
-        else:
+        elif dirty:
             condition = "k.set_key = %s AND c.id = ANY(%s::text[])"
-            found = self._compared(connection, vector, condition, [set_key, list(context_ids)])
+            found = self._compared(connection, vector, condition, [set_key, packed_texts(context_ids)])
+        else:
+            found = self._compared(
+                connection,
+                vector,
+                OF_CONTEXTS,
+                [set_key, packed_integers(self._names.keys(connection, context_ids).values())],
+            )
         return {neighbour.context_id: neighbour for neighbour in found}
 
     def nearest(
@@ -226,25 +237,28 @@ class PostgresVectors:
         """Ask the HNSW index; it goes on until enough pass the filter, and what it finds is compared again exactly."""
         passing = context_filter(connection, where, columns)
         if passing is not None and passing.listed is not None:
-            condition = "k.set_key = %s AND k.context_key = ANY(%s::bigint[])"
-            return self._compared(connection, vector, condition, [set_key, passing.listed.tolist()])[:k]
+            return self._compared(connection, vector, OF_CONTEXTS, [set_key, packed_integers(passing.listed.tolist())])[
+                :k
+            ]
         model_id, dimensions = self._set(connection, set_key)
         _, operator, expression = INDEXED[self.metric]
         near, asked = expression.format("e.vector", dimensions), expression.format("%s::vector", dimensions)
         filters, parameters = where_clause(where, columns, prefix="c.")
         size = k + max(6, k // 4)  # for the graph orders by rounded vectors
+        names = self._names  # as of before the question, so that what it tells is forgotten in time
         while True:
             sql = f"""
-                SELECT k.chunk_key FROM embeddings e
+                SELECT {COMPARED} FROM embeddings e
                 JOIN context_chunks k ON k.chunk_hash = e.chunk_hash AND k.set_key = %s
                 JOIN context_registry c ON c.context_key = k.context_key
                 WHERE e.model_id = {_literal(model_id)}{filters.replace(" WHERE ", " AND ")}
                 ORDER BY {near} {operator} {asked} LIMIT %s
             """.encode()
-            given = [set_key, *parameters, packed_vector(vector), size]
-            chunks = [row[0] for row in connection.execute(sql, given)]
-            found = self._compared(connection, vector, "k.chunk_key = ANY(%s::bigint[])", [chunks])
-            if len(found) >= k or len(chunks) < size:
+            with connection.cursor(binary=True) as cursor:
+                rows = cursor.execute(sql, [set_key, *parameters, packed_vector(vector), size]).fetchall()
+            names.learn((row[5], row[0]) for row in rows)
+            found = self._ranked(vector, rows)
+            if len(found) >= k or len(rows) < size:
                 return found[:k]
             size *= 4  # contexts of several chunks
 
@@ -278,12 +292,11 @@ class PostgresVectors:
         self, connection: Connection, vector: Array32, condition: str, parameters: Sequence[Any]
     ) -> list[Neighbour]:
         """Read chunks' vectors, compare them in float64, and return each context once, by its best chunk; ties by id."""
-        sql = f"""
-            SELECT c.id, k.position, k.start_char, k.end_char, vector_send(e.vector)
-            {OF_SET} JOIN context_registry c USING (context_key) WHERE {condition}
-        """.encode()
+        sql = f"SELECT {COMPARED} {OF_SET} JOIN context_registry c USING (context_key) WHERE {condition}".encode()
         with connection.cursor(binary=True) as cursor:
-            rows = cursor.execute(sql, parameters).fetchall()
+            return self._ranked(vector, cursor.execute(sql, parameters).fetchall())
+
+    def _ranked(self, vector: Array32, rows: Sequence[Sequence[Any]]) -> list[Neighbour]:
         if not rows:
             return []
         matrix = unpacked_vectors(b"".join(row[4] for row in rows), len(rows))
