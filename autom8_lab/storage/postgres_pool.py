@@ -7,8 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -19,32 +17,17 @@ from ..addresses import Address
 from ..errors import LabBusy, LabClosed, ReadOnlyLab
 from ..forking import new_lock
 from .postgres_driver import Connection, is_lost, is_passing, look_at, pause_seconds, translated
+from .postgres_questions import asking, question_of, stamp_of
 from .postgres_transactions import Level, Savepoint, Transaction, Writing, level_of
 from .waiting import Figures, Gate, Turn
 
 Result = TypeVar("Result")
-
-
-@dataclass(eq=False)
-class _Question:
-    """What is being read, and on which connection; what is remembered in it is asked for as of one stamp."""
-
-    owner: PostgresPool
-    connection: Connection
-    stamp: str | None = None
-
-
-_asking: ContextVar[_Question | None] = ContextVar("autom8_lab_postgres_reading", default=None)
 Action = Callable[[Connection], Result]
 
 TRY_SECONDS = 0.5  # how long the pool itself tries to connect; then it is seen why it cannot
 CONNECT_SECONDS = 10
 WRITERS = "autom8_writers"
 logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
-
-
-def _snapshot(connection: Connection) -> str:
-    return str(connection.execute("SELECT pg_current_snapshot()::text").fetchall()[0][0])
 
 
 class PostgresPool:
@@ -213,9 +196,9 @@ class PostgresPool:
         if level is not None:
             with level.having():
                 return self._inside(level.transaction, action)
-        asking = _asking.get()
-        if asking is not None and asking.owner is self:
-            return action(asking.connection)  # a question within a question: one connection does for both
+        question = question_of(self)
+        if question is not None:
+            return action(question.connection)  # a question within a question: one connection does for both
         return self._repeated(action)
 
     def _inside(self, transaction: Transaction, action: Action[Result]) -> Result:
@@ -284,11 +267,8 @@ class PostgresPool:
             ending: tuple[str, int] | None = None
             try:
                 if not committing:
-                    token = _asking.set(_Question(self, connection))
-                    try:
+                    with asking(self, connection):
                         return action(connection)
-                    finally:
-                        _asking.reset(token)
                 connection.execute("BEGIN")
                 result = action(connection)
                 ending = self.next_commit(connection)
@@ -411,18 +391,11 @@ class PostgresPool:
             raise self.ours(exc) from exc
 
     def stamp(self) -> Any:
-        """Return a value that is another one after every commit of anyone; None inside a transaction.
-
-        The server's snapshot tells which transactions are over: where it is the same, so is everything else.
-        """
+        """Return a value that is another one after every commit of anyone; None inside a transaction."""
         if level_of(self) is not None:
             return None
-        asking = _asking.get()
-        if asking is None or asking.owner is not self:
-            return self.read(_snapshot)
-        if asking.stamp is None:
-            asking.stamp = _snapshot(asking.connection)
-        return asking.stamp
+        question = question_of(self)
+        return question.stamp if question is not None else self.read(stamp_of)
 
     # The rest
 
