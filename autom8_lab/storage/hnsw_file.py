@@ -56,18 +56,28 @@ class Ready:
         """Whether enough has changed to build again."""
         return self.lag > MERGE_ROWS + len(self.index) // 50
 
-    def nearest(self, vector: Array32, size: int) -> Keys:
-        """Return the keys of about `size` chunks that are the nearest, as far as the graph knows."""
+    def nearest(self, vector: Array32, count: int) -> Keys:
+        """Return the keys of the chunks that are the `count` nearest, as far as the graph knows, or nearly so.
+
+        The graph orders by rounded vectors: whoever is as close as the last one but for rounding is there, too.
+        """
         # Removed ones stand in the way of others: as many more are asked for as there may be among so many.
+        size = count + max(6, count // 4)
         spare = min(len(self.removed), 16 + 2 * size * len(self.removed) // max(len(self.index), 1))
-        keys, _ = self.index.search(vector, min(size + spare, len(self.index)))
+        keys, closeness = self.index.search(vector, min(size + spare, len(self.index)))
         if len(self.removed):
-            keys = keys[~np.isin(keys, self.removed)]
-        if not len(self.added):
+            stays = ~np.isin(keys, self.removed)
+            keys, closeness = keys[stays], closeness[stays]
+        if len(self.added):
+            near = self.added.closeness(vector)
+            best = np.argsort(-near)[:size]
+            best = best[near[best] > -np.inf]
+            keys = np.concatenate([keys, self.added.chunk_keys[best]])
+            closeness = np.concatenate([closeness, near[best]])
+        if len(keys) <= count:
             return keys
-        closeness = self.added.closeness(vector)
-        best = np.argsort(-closeness)[:size]
-        return np.concatenate([keys, self.added.chunk_keys[best[closeness[best] > -np.inf]]])
+        last = np.partition(closeness, -count)[-count]
+        return keys[closeness >= last - self.index.rounding]
 
 
 class HnswFile:
@@ -97,14 +107,14 @@ class HnswFile:
         """Whether an index is being built in the background."""
         return self._builder is not None and self._builder.is_alive()
 
-    def ready(self, database: Database, set_key: int) -> Ready | None:
-        """Return the index of this set in step with the file, or None, with the reason in `problem`."""
+    def ready(self, database: Database, now: Position) -> Ready | None:
+        """Return the index of a set in step with the file as it is now, or None, with the reason in `problem`."""
+        set_key = now.set_key
         with self._lock:
             if self._looked_for != set_key:
                 self._ready, self._looked_for = self._opened(database, set_key), set_key
             if self._ready is None:
                 return None
-            now = current_position(database, set_key)
             if not self._ready.position.covers(now):
                 self._ready = _in_step(database, self._ready, now)
             return self._ready
@@ -171,8 +181,8 @@ class HnswFile:
         """Build the index, or add to it what is new, measure its recall, save it, and return the facts about it."""
         started = time.perf_counter()
         with read() as database:
-            base = self.ready(database, set_key)
             now = current_position(database, set_key)
+            base = self.ready(database, now)
             (dimensions,) = database.execute(
                 "SELECT dimensions FROM embedding_sets WHERE set_key = ?", [set_key]
             ).fetchone()

@@ -89,7 +89,7 @@ class SQLiteVectors:
         chunks = max(now.chunk_key - now.deletion_key, 0)
         if self.engine == "auto" and chunks < self._hnsw_from_chunks:
             return Choice("exact", f"fewer than {self._hnsw_from_chunks:,} chunks")
-        ready = self.hnsw.ready(database, now.set_key) if self.hnsw and now.chunk_key else None
+        ready = self.hnsw.ready(database, now) if self.hnsw and now.chunk_key else None
         recall = ready.facts["recall_at_10"] if ready else 0.0
         if ready and recall >= ENOUGH_RECALL:
             reason = "asked for" if self.engine == "hnsw" else f"{chunks:,} chunks"
@@ -282,17 +282,16 @@ class SQLiteVectors:
             keys = json.dumps(passing.listed.tolist())
             return self._read_and_compared(database, names, vector, condition, [ready.position.set_key, keys])[:k]
         filters, parameters = where_clause(where, columns, prefix="c.")
-        # A few more than k, for the graph orders by rounded vectors; more again where contexts have several chunks.
-        size, everything = k + max(6, k // 4), len(ready.index) + len(ready.added)
-        while True:
-            chunks = json.dumps(ready.nearest(vector, min(size, everything)).tolist())
+        count, everything = k, len(ready.index) + len(ready.added)
+        while True:  # more again where contexts have several chunks, or the filter lets few of them pass
+            chunks = json.dumps(ready.nearest(vector, min(count, everything)).tolist())
             condition = f"k.chunk_key IN (SELECT value FROM json_each(?)){filters.replace(' WHERE ', ' AND ')}"
             found = self._read_and_compared(database, names, vector, condition, [chunks, *parameters])
-            if len(found) >= k or size >= everything:
+            if len(found) >= k or count >= everything:
                 return found[:k]
-            if size >= HNSW_LIMIT:
+            if count >= HNSW_LIMIT:
                 return None
-            size = min(4 * size, HNSW_LIMIT)
+            count = min(4 * count, HNSW_LIMIT)
 
     def _compared(self, database: Database, vector: Array32, chunk_keys: Keys) -> list[Neighbour]:
         condition, chunks = "k.chunk_key IN (SELECT value FROM json_each(?))", json.dumps(chunk_keys.tolist())

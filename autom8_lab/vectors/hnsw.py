@@ -5,6 +5,7 @@ Malkov and Yashunin 2016, arXiv:1603.09320.
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,13 @@ class HnswIndex:
 
     def __len__(self) -> int:
         return len(self._index)
+
+    @property
+    def rounding(self) -> float:
+        """How much the rounding of stored vectors may move one closeness against another."""
+        # A product of two numbers of half precision is off by a thousandth of it at most, and so is the sum of all for
+        # unit vectors. The other metrics' closeness has no scale to say it by.
+        return 2e-3 if self.metric == "cosine" else math.inf
 
     @property
     def expansion(self) -> int:
