@@ -77,7 +77,8 @@ class Ready:
         if len(keys) <= count:
             return keys
         last = np.partition(closeness, -count)[-count]
-        return keys[closeness >= last - self.index.rounding]
+        near_enough: Keys = keys[closeness >= last - self.index.rounding]
+        return near_enough
 
 
 class HnswFile:
