@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import (
     ConfigurationError,
-    DamagedLab,
     EmbeddingModelWarning,
     InvalidValue,
     ModelUnavailable,
@@ -89,8 +88,6 @@ class Index:
     def _set(self, *where: Condition) -> EmbeddingSet | None:
         names = list(EmbeddingSet.__dataclass_fields__)
         rows = self._storage.rows("embedding_sets", where=where, columns=names, limit=1)
-        if rows and not (isinstance(rows[0]["model_name"], str) and isinstance(rows[0]["model_id"], str)):
-            raise DamagedLab("the name of the embedding model is damaged: al.repair(path, to=…) saves what is whole")
         return EmbeddingSet(**rows[0]) if rows else None
 
     def encoder(self, name: str | None = None) -> Encoder:

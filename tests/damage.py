@@ -374,7 +374,13 @@ def use_lab(lab: object) -> str:
         "list": lambda: lab.list_contexts(include_expired=True, include_superseded=True),  # type: ignore[attr-defined]
         "text": lambda: lab.search("harbour tide", method="text"),  # type: ignore[attr-defined]
         "semantic": lambda: lab.search("harbour tide", method="semantic"),  # type: ignore[attr-defined]
-        "ledger": lambda: lab.ledger_df(),  # type: ignore[attr-defined]
+        **{
+            name: lambda name=name: getattr(lab, name)()
+            for name in (
+                "ledger_df contexts_df usage_df latency_df model_performance_df decisions_df "
+                "searches_df accesses_df shown_df storage_df judgments_df settings_df stats"
+            ).split()
+        },
     }.items():
         try:
             question()

@@ -149,7 +149,12 @@ def test_a_new_text_or_deleting_it_mends_a_damaged_context(spoilt: Lab) -> None:
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("metadata", "'{'"), ("created_at", "'2026'"), ("topic", "CAST(x'ff' AS TEXT)"), ("expires_at", "'soon'")],
+    [
+        ("metadata", "'{'"),
+        ("created_at", "'2026'"),
+        ("topic", "CAST(x'ff' AS TEXT)"),
+        ("expires_at", "'soon'"),
+    ],
 )
 def test_a_value_that_cannot_be_read_is_a_damaged_lab_with_its_table(lab: Lab, column: str, value: str) -> None:
     lab.store_context("A text.", context_id="a")

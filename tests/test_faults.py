@@ -161,8 +161,17 @@ def test_a_number_in_the_place_of_a_models_name_is_damage(lab: Lab) -> None:
     path = Path(str(lab.config.db_path))
     lab.close()
     redefined(path, "embedding_sets", "TEXT", "BLOB", "UPDATE embedding_sets SET model_name = 7")
-    with pytest.raises(al.DamagedLab, match="name of the embedding model is damaged"):
+    with pytest.raises(al.DamagedLab, match="embedding_sets holds a value that cannot be read"):
         al.open(path, embedding_model="hash-64")
+
+
+@pytest.mark.parametrize(("column", "value"), [("id", "CAST(id AS BLOB)"), ("priority", "'high'")])
+def test_a_value_of_another_type_than_its_column_is_damage(lab: Lab, column: str, value: str) -> None:
+    lab.store_context("A text.", context_id="one")
+    changes = f"UPDATE context_registry SET {column} = {value}"
+    redefined(Path(str(lab.config.db_path)), "context_registry", "", "", changes)
+    with pytest.raises(al.DamagedLab, match=rf"context_registry holds a value.*{column} is of the type.*al\.check"):
+        lab.list_contexts()
 
 
 def test_a_context_without_its_text_is_damage(lab: Lab) -> None:

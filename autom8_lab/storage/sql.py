@@ -75,6 +75,23 @@ def decoded(column: str, value: Any) -> Any:
     return value if value is None or decoder is None else decoder(value)
 
 
+_NONE = type(None)
+_CELLS = {
+    "TEXT": frozenset({str, _NONE}),
+    "BLOB": frozenset({bytes, _NONE}),
+    "INTEGER": frozenset({int, float, _NONE}),
+    "REAL": frozenset({int, float, _NONE}),
+}
+
+
+def cells_of(type_name: str) -> frozenset[type] | None:
+    """Return what a sound cell of a column of this SQLite type can be, or None where that may be anything.
+
+    SQLite stores the type beside each value: one flipped bit makes bytes of a text.
+    """
+    return _CELLS.get(type_name)
+
+
 # What a stored value that nobody can read makes a decoder or the driver raise.
 ILLEGIBLE = (ValueError, TypeError, RecursionError, sqlite3.OperationalError)
 

@@ -25,7 +25,7 @@ from .migrations import APPLICATION_ID
 from .opening import MEMORY
 from .places import look_at, why_read_only
 from .pool import ConnectionPool
-from .sql import ILLEGIBLE, decoder_of, encoded, order_clause, refuse_illegible, where_clause
+from .sql import ILLEGIBLE, cells_of, decoder_of, encoded, order_clause, refuse_illegible, where_clause
 from .sqlite_care import SQLiteCare
 from .sqlite_columns import stored_rows
 from .sqlite_names import KeptNames
@@ -232,11 +232,16 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
     def _decoded(
         self, database: Database, table: str, names: Sequence[str], sql: str, parameters: Sequence[Any]
     ) -> list[Row]:
+        known = self._columns(database, table)
         special = [(place, decoder) for place, name in enumerate(names) if (decoder := decoder_of(name))]
+        sound = [(place, kinds) for place, name in enumerate(names) if (kinds := cells_of(known[name]))]
         found = []
         try:
             for row in database.conn.execute(sql, parameters):
                 cells = list(row)
+                for place, kinds in sound:
+                    if type(cells[place]) not in kinds:
+                        raise TypeError(f"{names[place]} is of the type {type(cells[place]).__name__}")
                 for place, decoder in special:
                     if cells[place] is not None:
                         cells[place] = decoder(cells[place])
