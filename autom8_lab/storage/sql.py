@@ -75,8 +75,8 @@ def decoded(column: str, value: Any) -> Any:
     return value if value is None or decoder is None else decoder(value)
 
 
-_NONE = type(None)
-_CELLS = {
+_NONE: type = type(None)
+_CELLS: dict[str, frozenset[type]] = {
     "TEXT": frozenset({str, _NONE}),
     "BLOB": frozenset({bytes, _NONE}),
     "INTEGER": frozenset({int, float, _NONE}),
