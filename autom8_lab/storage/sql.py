@@ -135,6 +135,8 @@ def _one(condition: Condition, column: str) -> tuple[str, list[Any]]:
             return f"({column} IS NULL OR {column} {operator[-1]} ?)", [encoded(condition.value)]
         case "in":
             values = [encoded(value) for value in condition.value]
+            if len(values) == 1:
+                return f"{column} = ?", values
             return f"{column} IN (SELECT value FROM json_each(?))", [json.dumps(values, ensure_ascii=False)]
         case "=" | "!=" | "<" | "<=" | ">" | ">=" as operator:
             return f"{column} {operator} ?", [encoded(condition.value)]

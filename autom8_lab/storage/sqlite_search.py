@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlite_utils import Database
 
-from ..errors import ContextNotFound, InvalidValue, LabBusy
+from ..errors import InvalidValue, LabBusy
 from ..records import Chunk, Condition, Nearest, Neighbour, TextMatch
 from .base import Row, Storage, Where
 from .checksums import Seals
@@ -165,21 +165,10 @@ class SQLiteSearch(Storage):
         content_changed: bool = False,
     ) -> None:
         """See `Storage.put_chunks`."""
-        options = {"set_key": set_key, "vectors": vectors, "content_changed": content_changed}
+        options: dict[str, Any] = {"set_key": set_key, "vectors": vectors, "content_changed": content_changed}
         with self._write(self.put_chunks, chunks, **options) as transaction:
-            connection = transaction.database.conn
-            keys = self._names(transaction.database, dirty=True).keys(transaction.database, chunks)
-            if missing := next((context_id for context_id in chunks if context_id not in keys), None):
-                raise ContextNotFound(f"no context {missing!r} to put chunks to")
-            if set_key is not None:
-                by_key = {keys[context_id]: items for context_id, items in chunks.items()}
-                seal = self._seals.of(transaction.database, "embeddings")
-                self._vectors.put_chunks(transaction.database, by_key, set_key=set_key, vectors=vectors, seal=seal)
-            if content_changed:
-                connection.executemany(
-                    "DELETE FROM context_chunks WHERE context_key = ? AND set_key IS NOT ?",
-                    [(key, set_key) for key in keys.values()],
-                )
+            seal = self._seals.of(transaction.database, "embeddings")
+            self._vectors.put_chunks(transaction.database, chunks, seal=seal, **options)
             transaction.vectors_changed = True
 
     def build_vector_index(self, set_key: int, *, progress: Callable[[int], None]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sqlite_utils import Database
 
+from ..errors import ContextNotFound
 from ..forking import new_lock
 from ..records import Chunk, Metric, Nearest, Neighbour, VectorEngine
 from ..vectors.exact import SPARE, VectorMatrix
@@ -19,7 +20,7 @@ from .checksums import COLUMN, Seal
 from .exactly import Candidates, best_of_each, best_rows, candidates, nearest_rows
 from .hnsw_file import ENOUGH_RECALL, HnswFile, Read, Ready
 from .sql import ContextFilter, context_filter, where_clause
-from .sqlite_chunks import Keys, Position, caught_up, current_position
+from .sqlite_chunks import Position, caught_up, current_position
 from .sqlite_names import ContextNames, KeptNames, Remember
 from .sqlite_vec import VEC_LIMIT, VecTable
 
@@ -125,47 +126,52 @@ class SQLiteVectors:
     def put_chunks(
         self,
         database: Database,
-        chunks: Mapping[int, Sequence[Chunk]],
+        chunks: Mapping[str, Sequence[Chunk]],
         *,
-        set_key: int,
+        set_key: int | None,
         vectors: Mapping[str, Array32],
+        content_changed: bool,
         seal: Seal | None,
     ) -> None:
-        """See `Storage.put_chunks`; `chunks` by context key."""
+        """See `Storage.put_chunks`."""
         connection = database.conn
-        sql = "SELECT model_id, dimensions FROM embedding_sets WHERE set_key = ?"
-        model_id, dimensions = connection.execute(sql, [set_key]).fetchone()
-        if vectors:
-            checked_rows = checked(list(vectors.values()), dimensions=dimensions)
-            rows = [
-                (name, model_id, dimensions, row.tobytes()) for name, row in zip(vectors, checked_rows, strict=True)
-            ]
-            checksums = [None] * len(rows) if seal is None else seal.of_rows(EMBEDDING, rows)
+        keys, old = _there(database, list(chunks), set_key)
+        if missing := next((context_id for context_id in chunks if context_id not in keys), None):
+            raise ContextNotFound(f"no context {missing!r} to put chunks to")
+        if set_key is not None:
+            self._put_vectors(database, vectors, set_key=set_key, seal=seal)
+            new = {
+                (keys[context_id], chunk.position, chunk.start, chunk.end, chunk.chunk_hash)
+                for context_id, items in chunks.items()
+                for chunk in items
+            }
             connection.executemany(
-                f"INSERT OR IGNORE INTO embeddings ({', '.join(EMBEDDING)}, {COLUMN}) VALUES (?, ?, ?, ?, ?)",
-                [(*row, checksum) for row, checksum in zip(rows, checksums, strict=True)],
+                "INSERT INTO context_chunks (set_key, context_key, position, start_char, end_char, chunk_hash)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                [(set_key, *row) for row in sorted(new - old.keys())],
             )
-        old = {
-            tuple(row[1:]): row[0]
-            for row in connection.execute(
-                "SELECT chunk_key, context_key, position, start_char, end_char, chunk_hash FROM context_chunks"
-                " WHERE context_key IN (SELECT value FROM json_each(?)) AND set_key = ?",
-                [json.dumps(list(chunks)), set_key],
+            # Deleted after the new ones are in, so that a vector both share is never an orphan.
+            if gone := [(key,) for row, key in old.items() if row not in new]:
+                connection.executemany("DELETE FROM context_chunks WHERE chunk_key = ?", gone)
+        if content_changed:
+            connection.executemany(
+                "DELETE FROM context_chunks WHERE context_key = ? AND set_key IS NOT ?",
+                [(key, set_key) for key in keys.values()],
             )
-        }
-        new = {
-            (context_key, chunk.position, chunk.start, chunk.end, chunk.chunk_hash)
-            for context_key, items in chunks.items()
-            for chunk in items
-        }
-        connection.executemany(
-            "INSERT INTO context_chunks (set_key, context_key, position, start_char, end_char, chunk_hash)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            [(set_key, *row) for row in sorted(new - old.keys())],
+
+    @staticmethod
+    def _put_vectors(database: Database, vectors: Mapping[str, Array32], *, set_key: int, seal: Seal | None) -> None:
+        if not vectors:
+            return
+        sql = "SELECT model_id, dimensions FROM embedding_sets WHERE set_key = ?"
+        model_id, dimensions = database.conn.execute(sql, [set_key]).fetchone()
+        checked_rows = checked(list(vectors.values()), dimensions=dimensions)
+        rows = [(name, model_id, dimensions, row.tobytes()) for name, row in zip(vectors, checked_rows, strict=True)]
+        checksums = [None] * len(rows) if seal is None else seal.of_rows(EMBEDDING, rows)
+        database.conn.executemany(
+            f"INSERT OR IGNORE INTO embeddings ({', '.join(EMBEDDING)}, {COLUMN}) VALUES (?, ?, ?, ?, ?)",
+            [(*row, checksum) for row, checksum in zip(rows, checksums, strict=True)],
         )
-        # Deleted after the new ones are in, so that a vector both share is never an orphan.
-        if gone := [(key,) for row, key in old.items() if row not in new]:
-            connection.executemany("DELETE FROM context_chunks WHERE chunk_key = ?", gone)
 
     def known_vectors(self, database: Database, model_id: str, chunk_hashes: Sequence[str]) -> dict[str, Array32]:
         """See `Storage.known_vectors`."""
@@ -192,7 +198,7 @@ class SQLiteVectors:
         else:
             wanted = json.dumps(list(names.keys(database, context_ids).values()))
             condition = "k.set_key = ? AND k.context_key IN (SELECT value FROM json_each(?))"
-            neighbours = self._read_and_compared(database, names, vector, condition, [set_key, wanted])
+            neighbours = self._read_and_compared(database, set_key, names, vector, condition, [set_key, wanted])
         return {neighbour.context_id: neighbour for neighbour in neighbours}
 
     def nearest(
@@ -218,7 +224,7 @@ class SQLiteVectors:
             if not self.vec.position(database).covers(current_position(database, set_key)):
                 engine, reason = "exact", "vec_embeddings lags behind and cannot be written now"
             else:
-                found = self._by_vec_table(database, vector, k, where, columns)
+                found = self._by_vec_table(database, set_key, vector, k, where, columns)
                 if found is None:
                     engine, reason = "exact", f"more than {VEC_LIMIT} chunks compete for {k} places"
         if found is None:
@@ -261,7 +267,7 @@ class SQLiteVectors:
         return nearest_rows(matrix, vector, k, passing, None, lambda keys: names.ids(database, keys))
 
     def _by_vec_table(
-        self, database: Database, vector: Array32, k: int, where: Where, columns: Mapping[str, Any]
+        self, database: Database, set_key: int, vector: Array32, k: int, where: Where, columns: Mapping[str, Any]
     ) -> list[Neighbour] | None:
         def fetch(size: int) -> Candidates:
             keys, contexts, closeness = self.vec.nearest(database, vector, size, where=where, columns=columns)
@@ -271,34 +277,41 @@ class SQLiteVectors:
         # It sums squares of differences, so that its distances are right to about seven digits.
         margin = (lambda last: 1e-5) if self.metric == "cosine" else (lambda last: 1e-5 * abs(last))
         keys = candidates(fetch, k, limit=VEC_LIMIT, margin=margin)
-        return None if keys is None else self._compared(database, vector, keys)[:k]
+        if keys is None:
+            return None
+        condition, chunks = "k.chunk_key IN (SELECT value FROM json_each(?))", json.dumps(keys.tolist())
+        names = self._names(database, dirty=False)
+        return self._read_and_compared(database, set_key, names, vector, condition, [chunks])[:k]
 
     def _by_hnsw(
         self, database: Database, vector: Array32, ready: Ready, k: int, where: Where, columns: Mapping[str, Any]
     ) -> list[Neighbour] | None:
         passing, names = context_filter(database, where, columns), self._names(database, dirty=False)
+        set_key = ready.position.set_key
         if passing is not None and passing.listed is not None:
             condition = "k.set_key = ? AND k.context_key IN (SELECT value FROM json_each(?))"
             keys = json.dumps(passing.listed.tolist())
-            return self._read_and_compared(database, names, vector, condition, [ready.position.set_key, keys])[:k]
+            return self._read_and_compared(database, set_key, names, vector, condition, [set_key, keys])[:k]
         filters, parameters = where_clause(where, columns, prefix="c.")
         count, everything = k, len(ready.index) + len(ready.added)
         while True:  # more again where contexts have several chunks, or the filter lets few of them pass
             chunks = json.dumps(ready.nearest(vector, min(count, everything)).tolist())
             condition = f"k.chunk_key IN (SELECT value FROM json_each(?)){filters.replace(' WHERE ', ' AND ')}"
-            found = self._read_and_compared(database, names, vector, condition, [chunks, *parameters])
+            found = self._read_and_compared(database, set_key, names, vector, condition, [chunks, *parameters])
             if len(found) >= k or count >= everything:
                 return found[:k]
             if count >= HNSW_LIMIT:
                 return None
             count = min(4 * count, HNSW_LIMIT)
 
-    def _compared(self, database: Database, vector: Array32, chunk_keys: Keys) -> list[Neighbour]:
-        condition, chunks = "k.chunk_key IN (SELECT value FROM json_each(?))", json.dumps(chunk_keys.tolist())
-        return self._read_and_compared(database, self._names(database, dirty=False), vector, condition, [chunks])
-
     def _read_and_compared(
-        self, database: Database, names: ContextNames, vector: Array32, condition: str, parameters: Sequence[Any]
+        self,
+        database: Database,
+        set_key: int,
+        names: ContextNames,
+        vector: Array32,
+        condition: str,
+        parameters: Sequence[Any],
     ) -> list[Neighbour]:
         """Read chunks' vectors, compare them in float64, and return each context once, by its best chunk; ties by id."""
         # CROSS JOIN keeps SQLite to this order: it would rather look at every chunk of the set than at a hundred keys.
@@ -307,10 +320,10 @@ class SQLiteVectors:
             f"""
             SELECT k.context_key, k.position, k.start_char, k.end_char, e.vector
             FROM context_chunks k {contexts} CROSS JOIN embeddings e ON e.chunk_hash = k.chunk_hash
-            AND e.model_id = (SELECT model_id FROM embedding_sets s WHERE s.set_key = k.set_key)
+            AND e.model_id = (SELECT model_id FROM embedding_sets WHERE set_key = ?)
             WHERE {condition}
             """,
-            parameters,
+            [set_key, *parameters],
         ).fetchall()
         if not rows:
             return []
@@ -350,3 +363,18 @@ class SQLiteVectors:
         capacity = int(count * SPARE) + 1_024
         matrix = VectorMatrix(dimensions=dimensions, metric=self.metric, capacity=capacity)
         return caught_up(database, matrix, Position(now.set_key, 0, 0), now)
+
+
+def _there(
+    database: Database, context_ids: Sequence[str], set_key: int | None
+) -> tuple[dict[str, int], dict[tuple[Any, ...], int]]:
+    """Return the keys of contexts by id, and of their chunks in a set by all that such a chunk is."""
+    rows = database.conn.execute(
+        """
+        SELECT c.id, k.chunk_key, c.context_key, k.position, k.start_char, k.end_char, k.chunk_hash
+        FROM context_registry c LEFT JOIN context_chunks k ON k.context_key = c.context_key AND k.set_key = ?
+        WHERE c.id IN (SELECT value FROM json_each(?))
+        """,
+        [set_key, json.dumps(context_ids)],
+    ).fetchall()
+    return {row[0]: row[2] for row in rows}, {row[2:]: row[1] for row in rows if row[1] is not None}

@@ -86,7 +86,7 @@ class HnswIndex:
 
     def search(self, query: Array32, count: int) -> tuple[Keys, Array32]:
         """Return up to `count` keys with their closeness (as in `VectorMatrix`, less exactly), the best first."""
-        found = self._index.search(_unit(query[None])[0] if self.metric == "cosine" else query, count)
+        found = self._index.search(query / math.sqrt(query @ query) if self.metric == "cosine" else query, count)
         distances = np.asarray(found.distances, dtype=np.float32)
         closeness = -distances if self.metric == "l2" else 1 - distances
         return np.asarray(found.keys, dtype=np.int64), closeness

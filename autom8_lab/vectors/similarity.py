@@ -10,6 +10,7 @@ from ..records import Metric
 
 # The squares of anything shorter or longer leave float32.
 SHORTEST, LONGEST = 1e-15, 1e15
+ORDINARY = 1e-29, 1e29  # squares of lengths, well within these
 
 Array32 = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
@@ -29,6 +30,10 @@ def checked(vectors: npt.ArrayLike, *, dimensions: int, count: int | None = None
         raise InvalidVector(f"{what} has {array.shape[-1]} dimensions, the model's set has {dimensions}")
     if count is not None and len(array) != count:
         raise InvalidVector(f"the encoder returned {len(array)} vectors for {count} texts: it returns one for each")
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.vecdot(array, array)  # a fifth of the time of the exact lengths, and enough for most vectors
+    if ((squares > ORDINARY[0]) & (squares < ORDINARY[1])).all():
+        return array
     lengths = np.sqrt(np.square(array, dtype=np.float64).sum(axis=1))
     if ((lengths >= SHORTEST) & (lengths <= LONGEST)).all():
         return array
