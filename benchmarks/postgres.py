@@ -157,8 +157,9 @@ def contexts(server: PostgresServer, *, count: int, repeats: int, seed: int) -> 
             rates["bare"] = count / timed(lambda: stored_bare(connection, written, vectors))
         held = show("store_contexts / COPY", rates["PostgreSQL"], rates["bare"], unit="per s", at_least=0.5)
         show("store_contexts / the same in SQLite", rates["PostgreSQL"], rates["SQLite"], unit="per s", at_least=0)
-        with plain_lab(address, encoder=documents) as lab:
-            print(f"  HNSW built: {dict(lab.build_vector_index(progress=False))}")
+        for name, place in places.items():
+            with plain_lab(place, encoder=documents) as lab:
+                print(f"  HNSW built in {name}: {dict(lab.build_vector_index(progress=False))}")
         with psycopg.connect(other, autocommit=True) as connection:
             connection.execute("SET maintenance_work_mem = '512MB'")
             print(f"  bare HNSW built in {timed(lambda: connection.execute(BARE_INDEX)):.1f} s")  # type: ignore[arg-type]
