@@ -74,7 +74,8 @@ class VectorMatrix:
         if filled > len(self._rows):
             other._reserve(np.arange(self._filled), int(filled * SPARE))
         other._rows[self._filled : filled] = vectors
-        other._squares[self._filled : filled] = np.square(vectors).sum(axis=1)
+        with np.errstate(over="ignore"):  # a damaged vector can have any length: the check names it
+            other._squares[self._filled : filled] = np.square(vectors).sum(axis=1)
         other._attributes[:, self._filled : filled] = attributes
         other._filled = filled
         return other
