@@ -275,6 +275,21 @@ def report_kinds(elsewhere: Elsewhere, pattern: Path, folder: Path, *, rounds: i
     print("(saved of whole: the worst round; by scan and by probe: the mean)")
 
 
+def delete_log(pattern: str, folder: str, seed: int) -> dict[str, Any]:
+    """Delete the log of a lab that nobody has open; return what the lab then says of its contexts, held against before."""
+    path = Path(folder) / f"without{seed}.db"
+    for ending in ("", "-wal"):
+        shutil.copy(f"{pattern}{ending}", f"{path}{ending}")
+    texts = texts_of(path)  # read-only: what is in the log stays there
+    Path(f"{path}-wal").unlink()
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    found, rest = len(al.check_file(path)), texts_of(path)
+    for item in Path(folder).glob(f"without{seed}.*"):
+        item.unlink()
+    unsound = sum(1 for name, text in rest.items() if texts.get(name) != text)
+    return {"findings": found, "only in the log": len(texts) - len(rest), "unsound": unsound}
+
+
 def report_log(elsewhere: Elsewhere, pattern: Path, folder: Path, *, rounds: int, seed: int) -> None:
     found = [
         result
@@ -285,6 +300,8 @@ def report_log(elsewhere: Elsewhere, pattern: Path, folder: Path, *, rounds: int
         f"a bit of the write-ahead log: found {sum(item['found'] for item in found)}/{len(found)}, contexts saved "
         f"{min(item['share'] for item in found):.4f} at worst, unsound {sum(item['unsound'] for item in found)}"
     )
+    gone = elsewhere.run("log", delete_log, str(pattern), str(folder), seed)
+    print(f"the write-ahead log deleted: {', '.join(f'{name} {count}' for name, count in (gone or {}).items())}")
 
 
 def report_flips(elsewhere: Elsewhere, pattern: Path, folder: Path, *, count: int, seed: int) -> None:
