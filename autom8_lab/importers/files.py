@@ -8,9 +8,8 @@ import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InvalidValue, NotFound
 from .values import DECODER, parsed
@@ -26,8 +25,7 @@ VALUE_CHARS = 64 << 20  # a document is read at once, so it has to be smaller th
 BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line of a file: its number from 1, its bytes (None if it is too long), and where the next one begins."""
 
     number: int
@@ -120,17 +118,17 @@ def lines(file: IO[bytes], *, start: int = 0, number: int = 0) -> Iterator[Line]
             content = rest + part if rest else part
             number, position = number + 1, position + len(content) + 1
             too_long = too_long or len(content) > LINE_BYTES
-            yield Line(number, None if too_long else _unmarked(content, number), position, True)
+            if number == 1:
+                content = content.removeprefix(codecs.BOM_UTF8)
+            yield Line(number, None if too_long else content, position, True)
             rest, too_long = b"", False
         rest += last
         if len(rest) > LINE_BYTES:
             position, rest, too_long = position + len(rest), b"", True
     if rest or too_long:
-        yield Line(number + 1, None if too_long else _unmarked(rest, number + 1), position + len(rest), False)
-
-
-def _unmarked(content: bytes, number: int) -> bytes:
-    return content.removeprefix(codecs.BOM_UTF8) if number == 1 else content
+        end = position + len(rest)
+        content = rest.removeprefix(codecs.BOM_UTF8) if number == 0 else rest
+        yield Line(number + 1, None if too_long else content, end, False)
 
 
 def json_values(file: IO[bytes]) -> Iterator[tuple[str, Any]]:

@@ -41,10 +41,10 @@ class Memory:
         self.inner: OrderedDict[str, frozenset[Counts]] = OrderedDict()  # what the calls within a span counted
         self.around: OrderedDict[str, str] = OrderedDict()  # of a span that is no call, the nearest that may be one
 
-    def wraps(self, span: Span, counts: Counts) -> bool:
-        """Whether a call within this span counted the same; remembers the span."""
+    def wraps(self, span: Span, counts: Counts, outer: str | None) -> bool:
+        """Whether a call within this span counted the same; remembers the span, and what it is within."""
         _keep(self.calls, span.key, counts)
-        if outer := self.outer(span):
+        if outer is not None:
             _keep(self.inner, outer, self.inner.get(outer, frozenset()) | {counts})
         return counts in self.inner.get(span.key, ())
 
@@ -93,12 +93,12 @@ class TraceReader:
         for number_, item in enumerate([value] if isinstance(value, InvalidValue) else told(value), 1):
             where = f"{place} span {number_}" if number_ > 1 else place
             try:
-                if isinstance(item, InvalidValue):
-                    raise item
-                if isinstance(item, LogEvent):
+                if isinstance(item, Span):
+                    self._take_span(item, file=file, place=where)
+                elif isinstance(item, LogEvent):
                     self._take_evaluation(item.key, item.event)
                 else:
-                    self._take_span(item, file=file, place=where)
+                    raise item
             except InvalidValue as exc:
                 self._job.recorder.refuse(exc, file=file, place=where)
         if self._job.recorder.is_full() or len(self._searches) >= FAR_DOCUMENTS:
@@ -137,12 +137,13 @@ class TraceReader:
     def _take_call(self, span: Span, entry: Entry, *, file: str | None, place: str) -> None:
         counts = (entry.row.get("input_tokens"), entry.row.get("output_tokens"))
         outer = self._memory.outer(span)
-        if any(counts) and self._memory.wraps(span, counts):
-            self._job.report.add("read")
-            self._job.report.add("wrappers")
-            return
-        if any(counts) and outer is not None and self._memory.calls.get(outer) == counts:
-            self._job.report.add("wrappers", self._job.recorder.retract(SOURCE, outer))
+        if counts[0] or counts[1]:
+            if self._memory.wraps(span, counts, outer):
+                self._job.report.add("read")
+                self._job.report.add("wrappers")
+                return
+            if outer is not None and self._memory.calls.get(outer) == counts:
+                self._job.report.add("wrappers", self._job.recorder.retract(SOURCE, outer))
         self._job.recorder.add(entry, file=file, place=place)
 
     # Quality
@@ -192,9 +193,11 @@ def with_scores(quality: float | None, metadata: Mapping[str, Any], scores: Mapp
 
 
 def _entry(span: Span, operation: str) -> Entry:
-    given, told = span.attributes, names.fields(span.attributes)
-    cost, currency = amount(told.get("cost"), "cost"), str(told.get("currency", "USD")).upper()
+    told = names.fields(span.attributes)
+    about = {name: told[name] for name in names.LABELS if name in told}
     asked, model = told.get("request_model"), told.get("model")
+    if asked != model:
+        about["asked_model"] = asked
     error = _error(span, told)
     row: dict[str, Any] = {
         "source": SOURCE,
@@ -207,22 +210,17 @@ def _entry(span: Span, operation: str) -> Entry:
         **token_counts(**{name: told[name] for name in names.TOKENS if name in told}),
         "latency_ms": milliseconds(span.start, span.end),
         "ttft_ms": _ttft(span, told),
-        "cost_actual_usd": cost if currency == "USD" else None,
         "success": not span.failed and error is None,
         "error_type": error,
-        "metadata": labels(
-            conversation=told.get("conversation"),
-            user=told.get("user"),
-            service=given.get("service.name"),
-            workflow=given.get("gen_ai.workflow.name"),
-            response_id=given.get("gen_ai.response.id"),
-            asked_model=asked if asked != model else None,
-            cost=f"{cost:g} {currency}" if cost is not None and currency != "USD" else None,
-        ),
     }
-    if scores := dict(evaluation(event) for event in span.events if event.name == names.EVALUATION):
+    if (cost := amount(told.get("cost"), "cost")) is not None:
+        currency = str(told.get("currency", "USD")).upper()
+        row |= {"cost_actual_usd": cost} if currency == "USD" else {}
+        about |= {"cost": f"{cost:g} {currency}"} if currency != "USD" else {}
+    row["metadata"] = labels(**about)
+    if span.events and (scores := dict(evaluation(event) for event in span.events if event.name == names.EVALUATION)):
         row |= with_scores(None, row["metadata"], scores)
-    return Entry(row, _Texts(given))
+    return Entry(row, _Texts(span.attributes))
 
 
 def _error(span: Span, told: Mapping[str, Any]) -> str | None:
@@ -237,6 +235,8 @@ def _ttft(span: Span, told: Mapping[str, Any]) -> float | None:
     seconds = amount(told.get("ttft_seconds"), "time_to_first_chunk")
     if seconds is not None:
         return seconds * 1_000
+    if not span.events:
+        return None
     came = next((event.at for event in span.events if event.name in names.FIRST_TOKEN_EVENTS), None)
     return milliseconds(span.start, came)
 

@@ -38,6 +38,14 @@ PROVIDER = ("gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system
 AGENT = ("gen_ai.agent.name", "agent.name", "service.name")
 CONVERSATION = ("gen_ai.conversation.id", "session.id", "traceloop.association.properties.session_id")
 USER = ("user.id", "enduser.id", "traceloop.association.properties.user_id")
+# What is kept in a call's metadata.
+LABELS = {
+    "conversation": CONVERSATION,
+    "user": USER,
+    "service": ("service.name",),
+    "workflow": ("gen_ai.workflow.name",),
+    "response_id": ("gen_ai.response.id",),
+}
 
 TOKENS = {
     "input_tokens": (
@@ -104,8 +112,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "model": MODEL,
     "provider": PROVIDER,
     "agent": AGENT,
-    "conversation": CONVERSATION,
-    "user": USER,
+    **LABELS,
     **TOKENS,
     "ttft_seconds": TTFT_SECONDS,
     "cost": COST,
@@ -127,9 +134,10 @@ def fields(attributes: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     ranks: dict[str, int] = {}
     for name, told in attributes.items():
-        for field, rank in FIELDS_OF.get(name, ()):
-            if told is not None and told != "" and rank < ranks.get(field, len(FIELDS_OF)):
-                found[field], ranks[field] = told, rank
+        if name in FIELDS_OF and told is not None and told != "":
+            for field, rank in FIELDS_OF[name]:
+                if field not in found or rank < ranks[field]:
+                    found[field], ranks[field] = told, rank
     return found
 
 

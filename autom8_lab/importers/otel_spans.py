@@ -10,6 +10,14 @@ from ..errors import InvalidValue
 from ..validation import is_missing, shortened
 from .values import at, first, instant, text
 
+# OTLP's JSON has names in one form, protobuf's own printer in the other.
+RESOURCES = frozenset({"resourceSpans", "resource_spans", "resourceLogs", "resource_logs", "resourceMetrics"})
+SCOPES = frozenset({"scopeSpans", "scope_spans", "instrumentationLibrarySpans", "scopeLogs", "scope_logs"})
+SPANS = frozenset({"spans"})
+RECORDS = frozenset({"logRecords", "log_records"})
+ARRAYS = frozenset({"arrayValue", "array_value"})
+PAIRS = frozenset({"kvlistValue", "kvlist_value"})
+VALUES = frozenset({"values"})
 FAILED = frozenset({2, "2", "STATUS_CODE_ERROR", "ERROR", "StatusCode.ERROR"})
 
 
@@ -43,35 +51,27 @@ class LogEvent(NamedTuple):
 
 def told(value: Any) -> Iterator[Span | LogEvent | InvalidValue]:
     """Yield the spans and events in a line or document; what is broken comes as an `InvalidValue`."""
-    if not isinstance(value, Mapping):
+    if type(value) is not dict and not isinstance(value, Mapping):
         yield InvalidValue(f"{shortened(value)} is no span: give OTLP JSON, or the SDK's JSON of spans")
         return
-    resources = [*_list(value, "resourceSpans", "resource_spans"), *_list(value, "resourceLogs", "resource_logs")]
-    if resources or any(
-        name in value for name in ("resourceSpans", "resourceLogs", "resourceMetrics", "resource_spans")
-    ):
-        for resource in resources:
-            yield from _of_resource(resource)
-    else:
+    if RESOURCES.isdisjoint(value):
         yield _safely(_of_sdk, value, {})
+        return
+    for resource in _lists(value, RESOURCES):
+        shared = _attributes(at(resource, "resource", "attributes"))
+        for scope in _lists(resource, SCOPES):
+            for span in _lists(scope, SPANS):
+                yield _safely(_of_otlp, span, shared)
+            for record in _lists(scope, RECORDS):
+                yield _safely(_of_log, record, shared)
 
 
-def _list(value: Any, *names: str) -> list[Any]:
-    if isinstance(value, dict):
-        for name in names:
-            if isinstance(found := value.get(name), list):
-                return found
-    return []
-
-
-def _of_resource(resource: Any) -> Iterator[Span | LogEvent | InvalidValue]:
-    shared = _attributes(at(resource, "resource", "attributes"))
-    scopes = _list(resource, "scopeSpans", "scope_spans", "instrumentationLibrarySpans")
-    for scope in [*scopes, *_list(resource, "scopeLogs", "scope_logs")]:
-        for span in _list(scope, "spans"):
-            yield _safely(_of_otlp, span, shared)
-        for record in _list(scope, "logRecords", "log_records"):
-            yield _safely(_of_log, record, shared)
+def _lists(value: Any, names: frozenset[str]) -> list[Any]:
+    """Return what is in the lists under these names."""
+    found = [value[name] for name in value if name in names] if isinstance(value, dict) else []
+    if len(found) == 1 and isinstance(found[0], list):
+        return found[0]
+    return [item for items in found if isinstance(items, list) for item in items]
 
 
 def _safely(read: Any, value: Any, shared: Mapping[str, Any]) -> Any:
@@ -89,14 +89,14 @@ def _of_otlp(span: Any, shared: Mapping[str, Any]) -> Span:
     parent = get("parentSpanId") or get("parent_span_id")
     status, events = get("status"), get("events")
     return Span(
-        key=f"{trace}:{_id(get('spanId') or get('span_id'), 'spanId')}",
-        parent=f"{trace}:{_id(parent, 'parentSpanId')}" if parent else None,
-        name=str(get("name") or ""),
-        start=instant(get("startTimeUnixNano") or get("start_time_unix_nano"), "startTimeUnixNano"),
-        end=instant(get("endTimeUnixNano") or get("end_time_unix_nano"), "endTimeUnixNano"),
-        failed=bool(status) and at(status, "code") in FAILED,
-        attributes={**shared, **_attributes(get("attributes"))},
-        events=tuple(_event(event) for event in events) if isinstance(events, list) and events else (),
+        f"{trace}:{_id(get('spanId') or get('span_id'), 'spanId')}",
+        f"{trace}:{_id(parent, 'parentSpanId')}" if parent else None,
+        str(get("name") or ""),
+        instant(get("startTimeUnixNano") or get("start_time_unix_nano"), "startTimeUnixNano"),
+        instant(get("endTimeUnixNano") or get("end_time_unix_nano"), "endTimeUnixNano"),
+        bool(status) and at(status, "code") in FAILED,
+        {**shared, **_attributes(get("attributes"))},
+        tuple([_event(event) for event in events]) if isinstance(events, list) and events else (),
     )
 
 
@@ -166,13 +166,13 @@ def _attributes(given: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for pair in given if isinstance(given, list) else ():
         if isinstance(pair, dict):
-            value = pair.get("value")
+            name, value = pair.get("key"), pair.get("value")
             if type(value) is dict:
-                value = value["stringValue"] if len(value) == 1 and "stringValue" in value else _value(value)
+                value = value["stringValue"] if "stringValue" in value and len(value) == 1 else _value(value)
             if type(value) is dict:
-                found |= _flat(value, f"{pair.get('key')}.")
+                found |= _flat(value, f"{name}.")
             else:
-                found[str(pair.get("key"))] = value
+                found[name if type(name) is str else str(name)] = value
     return found
 
 
@@ -181,10 +181,10 @@ def _value(given: Any) -> Any:
     if not isinstance(given, dict):
         return given
     for name, value in given.items():
-        if name in ("arrayValue", "array_value"):
-            return [_value(item) for item in _list(value, "values")]
-        if name in ("kvlistValue", "kvlist_value"):
-            return {str(at(pair, "key")): _value(at(pair, "value")) for pair in _list(value, "values")}
+        if name in ARRAYS:
+            return [_value(item) for item in _lists(value, VALUES)]
+        if name in PAIRS:
+            return {str(at(pair, "key")): _value(at(pair, "value")) for pair in _lists(value, VALUES)}
         return value
     return None
 

@@ -80,12 +80,12 @@ class Recorder:
             self._take_texts(entry)
 
     def _implausible(self, row: Mapping[str, Any]) -> str | None:
-        for name in ("model", "at", "source_id"):
-            if row.get(name) is None:
-                return f"{name} is missing"
-        if row["at"] > self._latest:
-            return f"at={row['at'].isoformat()} is in the future: the clock of its writer, or its time zone, is wrong"
-        return f"at={row['at'].isoformat()} is before any call of a model" if row["at"] < EARLIEST else None
+        at = row.get("at")
+        if at is None or row.get("model") is None or row.get("source_id") is None:
+            return f"{next(name for name in ('model', 'at', 'source_id') if row.get(name) is None)} is missing"
+        if at > self._latest:
+            return f"at={at.isoformat()} is in the future: the clock of its writer, or its time zone, is wrong"
+        return f"at={at.isoformat()} is before any call of a model" if at < EARLIEST else None
 
     def retract(self, source: str, source_id: str) -> bool:
         """Take back a call that turned out to be the wrapper of another; return whether it was there."""

@@ -36,13 +36,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+JSON_SPACES = " \t\r\n"
 DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def parsed(text: str | bytes) -> Any:
     """Return what a JSON text says. Raises `InvalidValue` for what is none, is nested too deep, or has a key twice."""
     try:
-        return DECODER.decode(text if isinstance(text, str) else text.decode("utf-8", errors="replace"))
+        told = (text if isinstance(text, str) else text.decode("utf-8", errors="replace")).strip(JSON_SPACES)
+        value, end = DECODER.raw_decode(told)
+        if end < len(told):
+            raise json.JSONDecodeError("Extra data", told, end)
+        return value
     except json.JSONDecodeError as exc:
         told = f"{exc.msg.removesuffix(' at')} at character {exc.pos}"
         raise InvalidValue(f"not valid JSON ({told}): {shortened(exc.doc[:60])}") from exc
@@ -103,6 +108,8 @@ def count(value: Any, name: str) -> int | None:
     """Return a number of tokens of one call; None for nothing. Raises `InvalidValue`."""
     if value is None or (type(value) is int and 0 <= value <= MOST_TOKENS):
         return value
+    if type(value) is str and len(value) < 9 and value.isdecimal():
+        return int(value)  # as OTLP and CSV write it, and no more than a call can use
     found = number(value, name)
     if found is None:
         return None
@@ -167,12 +174,14 @@ def spoken(content: Any) -> str | None:
 def labels(**given: Any) -> dict[str, Any]:
     """Return metadata of the texts, numbers and flags that are there."""
     found: dict[str, Any] = {}
+    shared = True
     for name, value in given.items():
         if type(value) is str:
-            value = label(value)
-        if value is not None and isinstance(value, str | int):
-            found[name] = value
-    return _shared(tuple(found.items())) if all(type(value) is str for value in found.values()) else found
+            if (told := label(value)) is not None:
+                found[name] = told
+        elif isinstance(value, str | int):
+            found[name], shared = value, False
+    return _shared(tuple(found.items())) if shared else found
 
 
 # Calls of one service or session have the same, which is then checked and written once in a batch.
@@ -258,13 +267,15 @@ def token_counts(
     `input_without_cache` says that the input is to be completed; an input smaller than its own parts is completed in
     any case, and so is an output smaller than its reasoning. Raises `InvalidValue`.
     """
-    whole, output = count(input_tokens, "input_tokens"), count(output_tokens, "output_tokens")
-    read, written = count(cache_read_tokens, "cache_read_tokens"), count(cache_write_tokens, "cache_write_tokens")
-    thought = count(reasoning_tokens, "reasoning_tokens")
-    cached = (read or 0) + (written or 0)
-    if whole is not None and (input_without_cache or cached > whole):
-        whole += cached
-    if output is not None and (thought or 0) > output:
-        output += thought or 0
-    found = zip(CLASSES, (whole, read, written, output, thought), strict=True)
-    return {name: tokens for name, tokens in found if tokens is not None}
+    found: dict[str, int] = {}
+    given = (input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens)
+    for name, value in zip(CLASSES, given, strict=True):
+        if value is not None and (tokens := count(value, name)) is not None:
+            found[name] = tokens
+    if "input_tokens" in found:
+        cached = found.get("cache_read_tokens", 0) + found.get("cache_write_tokens", 0)
+        if input_without_cache or cached > found["input_tokens"]:
+            found["input_tokens"] += cached
+    if "output_tokens" in found and (thought := found.get("reasoning_tokens", 0)) > found["output_tokens"]:
+        found["output_tokens"] += thought
+    return found
