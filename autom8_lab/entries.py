@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidValue, did_you_mean
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
 NAMES = ("provider", "model", "operation", "agent", "error_type", "decision_id", "source", "source_id")
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 # These calls have no output to count.
 NOTHING: dict[str, Any] = {}
 WITHOUT_OUTPUT = frozenset({"embeddings", "embedding", "rerank"})
@@ -222,7 +223,8 @@ class UsageBatch:
             now if value is None else value if is_utc(value) else self._checked("at", place, value)
             for place, value in enumerate(values)
         ]
-        return np.array([time.replace(tzinfo=None) for time in times], dtype="datetime64[us]")
+        # Subtracting is a fifth of what NumPy takes to read a datetime, and as exact.
+        return np.array([(time - EPOCH) // MICROSECOND for time in times], dtype=np.int64).view("datetime64[us]")
 
     def _complete(self) -> None:
         """Fill in what follows from other fields, and refuse what cannot be together."""

@@ -46,6 +46,9 @@ class Seal:
         ]
         self.apart = [LAST_ACCESS, ACCESS_COUNT] if apart else []
         self._defaults = [defaults.get(name) for name in [*self.columns, *self.apart]]
+        self.empty_by_default = {
+            name for name, default in zip([*self.columns, *self.apart], self._defaults, strict=True) if default is None
+        }
         kinds = {name: kind for _, name, kind, *_ in info}
         self._kinds = [kinds[name] for name in [*self.columns, *self.apart]]
         self._start = crc32(table.encode())
@@ -118,7 +121,12 @@ def _numbers(column: Any, cells: Sequence[Any]) -> NDArray[Any]:
         numbers: NDArray[Any] = column.astype(np.float64) + 0.0
         numbers[np.isnan(numbers)] = np.nan  # there are many NaNs; this is the one that is meant
         return numbers
-    known = {cell: _number(cell) for cell in set(cells)}
+    distinct = set(cells)
+    if len(distinct) == 1:
+        return np.full(len(cells), _number(cells[0]))
+    if len(distinct) > len(cells) // 2:
+        return np.array([crc32(cell.encode()) if type(cell) is str else _number(cell) for cell in cells], np.float64)
+    known = {cell: _number(cell) for cell in distinct}
     return np.array([known[cell] for cell in cells], dtype=np.float64)
 
 

@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -48,15 +48,17 @@ def append(
     database: Database, table: str, columns: Mapping[str, Columnar], *, unique: Sequence[str], seal: Seal | None
 ) -> tuple[list[int], list[bool]]:
     """See `Storage.append`; inside the caller's transaction."""
-    names = tuple(columns)
     rows: Sequence[Sequence[Any]]
-    if all(type(column) is list and len(column) == 1 for column in columns.values()):
+    single = all(type(column) is list and len(column) == 1 for column in columns.values())
+    names = tuple(columns if single or seal is None else _filled(columns, seal.empty_by_default))
+    if single:
         row = [encoded(column[0]) for column in columns.values()]  # one call while it is running: be quick
         rows = [row if seal is None else [*row, *seal.of_rows(names, [row])]]
     else:
-        stored = [_stored(column) for column in columns.values()]
+        given = [columns[name] for name in names]
+        stored = [_stored(column) for column in given]
         if seal is not None:
-            stored.append(seal.of_columns(names, list(columns.values()), stored))
+            stored.append(seal.of_columns(names, given, stored))
         rows = list(zip(*stored, strict=True))
     if seal is not None:
         names = (*names, COLUMN)
@@ -66,15 +68,31 @@ def append(
     if added == len(rows):
         return list(range(last + 1, last + 1 + added)), [True] * added
     # SQLite numbers the rows it adds one after the other, so a key tells whether this call added the row.
-    given = list(zip(*(_stored(columns[name]) for name in unique), strict=True))
-    taken = _keys_of(database, table, unique, given)
+    wanted = list(zip(*(_stored(columns[name]) for name in unique), strict=True))
+    taken = _keys_of(database, table, unique, wanted)
     keys, new = [], []
-    for name in given:
+    for name in wanted:
         key = taken.get(name)
         new.append(key is None or key == last + 1)
         last += new[-1]
         keys.append(last if key is None else key)
     return keys, new
+
+
+def _filled(columns: Mapping[str, Columnar], empty_by_default: Set[str]) -> list[str]:
+    """Return the columns that say something: to bind a NULL costs as much as to bind a number."""
+    return [name for name, column in columns.items() if name not in empty_by_default or not _is_empty(column)]
+
+
+def _is_empty(column: Columnar) -> bool:
+    import numpy as np
+
+    if isinstance(column, np.ndarray):
+        if column.dtype.kind == "f":
+            return bool(np.isnan(column).all())
+        if column.dtype.kind != "O":
+            return False
+    return len(column) > 0 and column[0] is None and all(value is None for value in column)
 
 
 @functools.lru_cache(maxsize=64)
