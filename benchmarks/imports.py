@@ -93,6 +93,67 @@ def table(count: int, draw: random.Random) -> Iterator[dict[str, Any]]:
         }
 
 
+def codex(count: int, draw: random.Random) -> Iterator[dict[str, Any]]:
+    """Lines of a coding agent's session, of which every fourth tells of a call."""
+    names = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_output_tokens")
+    totals = dict.fromkeys(names, 0)
+    for number in range(count):
+        at = (BEGINNING + timedelta(seconds=2.3 * number)).isoformat().replace("+00:00", "Z")
+        if number == 0:
+            payload = {"id": f"{draw.getrandbits(128):032x}", "cwd": "/work/app", "cli_version": "0.145.0"}
+            yield {"timestamp": at, "type": "session_meta", "payload": {**payload, "model_provider": "openai"}}
+        elif number == 1:
+            yield {"timestamp": at, "type": "turn_context", "payload": {"model": "gpt-5.1-codex", "turn_id": "t-1"}}
+        elif number % 4:
+            text = [{"type": "output_text", "text": "x" * draw.randint(20, 600)}]
+            item = {"type": "message", "role": "assistant", "content": text}
+            yield {"timestamp": at, "type": "response_item", "payload": item}
+        else:
+            read, output = draw.randint(0, 150_000), draw.randint(5, 2_000)
+            call = dict(zip(names, (read + draw.randint(1, 9_000), read, output, output // 3), strict=True))
+            totals = {name: totals[name] + call[name] for name in names}
+            info = {"total_token_usage": totals, "last_token_usage": call, "model_context_window": 272_000}
+            payload = {"type": "token_count", "info": info, "rate_limits": {"primary": {"used_percent": 5.0}}}
+            yield {"timestamp": at, "type": "event_msg", "payload": payload}
+
+
+def litellm(count: int, draw: random.Random) -> Iterator[dict[str, Any]]:
+    """Rows of LiteLLM's SpendLogs, as a database exports them: the details are JSON in a text."""
+    for number in range(count):
+        begun = BEGINNING + timedelta(seconds=number)
+        took = timedelta(milliseconds=round(draw.lognormvariate(7, 0.6)))
+        input_tokens, output_tokens = draw.randint(10, 5_000), draw.randint(1, 900)
+        usage = {
+            "prompt_tokens": input_tokens,
+            "completion_tokens": output_tokens,
+            "total_tokens": input_tokens + output_tokens,
+            "prompt_tokens_details": {"cached_tokens": input_tokens // 2, "audio_tokens": None},
+            "completion_tokens_details": {"reasoning_tokens": output_tokens // 3},
+        }
+        details = {"usage_object": usage, "user_api_key_alias": "core", "status": "success"}
+        yield {
+            "request_id": f"chatcmpl-{number:032x}",
+            "call_type": "acompletion",
+            "spend": round(draw.uniform(0.0001, 0.02), 6),
+            "total_tokens": input_tokens + output_tokens,
+            "prompt_tokens": input_tokens,
+            "completion_tokens": output_tokens,
+            "startTime": begun.strftime("%Y-%m-%d %H:%M:%S.000"),
+            "endTime": (begun + took).isoformat(" ", "milliseconds").removesuffix("+00:00"),
+            "completionStartTime": (begun + took / 4).isoformat(" ", "milliseconds").removesuffix("+00:00"),
+            "model": "gpt-4o-mini",
+            "model_group": "small",
+            "custom_llm_provider": "openai",
+            "user": "default_user",
+            "metadata": json.dumps(details),
+            "cache_hit": "False",
+            "request_tags": '["batch", "night"]',
+            "team_id": "team-1",
+            "session_id": f"s-{number // 50}",
+            "status": "success",
+        }
+
+
 def otlp(count: int, draw: random.Random) -> Iterator[dict[str, Any]]:
     """Lines of a collector, a span on each."""
     for number in range(count):
@@ -144,6 +205,8 @@ def main() -> None:
     options = parser.parse_args()
     sources: dict[str, tuple[Callable[[int, random.Random], Iterator[dict[str, Any]]], dict[str, Any]]] = {
         "import_claude_code": (claude_code, {}),
+        "import_codex": (codex, {}),
+        "import_litellm": (litellm, {}),
         "import_rows": (table, {"mapping": "guess"}),
         "import_otel": (otlp, {}),
     }

@@ -7,6 +7,7 @@ worked out is kept as `cost_actual_usd`, beside the lab's own estimate; the bill
 from __future__ import annotations
 
 import asyncio
+import functools
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -49,7 +50,7 @@ def import_logs(job: Job, logs: Any) -> ImportReport:
 
 def read(row: Any) -> Iterator[Entry]:
     """Yield the call of a row or payload. Raises `InvalidValue`."""
-    if not isinstance(row, Mapping):
+    if type(row) is not dict and not isinstance(row, Mapping):
         raise InvalidValue(f"a row is {shortened(row)}: give rows of LiteLLM's SpendLogs or its logging payloads")
     details = mapping(row.get("metadata"))
     start, end = instant(row.get("startTime"), "startTime"), instant(row.get("endTime"), "endTime")
@@ -81,8 +82,25 @@ def read(row: Any) -> Iterator[Entry]:
             tags=_tags(row.get("request_tags")),
         ),
     }
-    prompt, answer = document(row.get("messages")), document(row.get("response"))
-    yield Entry(call, {"prompt": _last(prompt), "response": _answer(answer)})
+    yield Entry(call, _Texts(row))
+
+
+class _Texts(Mapping[str, Any]):
+    """The last message and the answer of a row, read when somebody asks."""
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        self._row = row
+
+    def __getitem__(self, role: str) -> Any:
+        if role == "prompt":
+            return _last(document(self._row.get("messages")))
+        return _answer(document(self._row.get("response")))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("prompt", "response"))
+
+    def __len__(self) -> int:
+        return 2
 
 
 def _identity(row: Mapping[str, Any]) -> str | None:
@@ -125,13 +143,22 @@ def _first_token(row: Mapping[str, Any], start: Any, end: Any) -> float | None:
 
 def _status(row: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
     said = outcome(first(row.get("status"), details.get("status")))
+    if said is not False:
+        return {"success": said}
     error = mapping(first(row.get("error_information"), details.get("error_information")))
-    kind = text(first(error.get("error_class"), error.get("error_code")), "error_class") if said is False else None
-    return {"success": said, "error_type": kind}
+    return {"success": said, "error_type": text(first(error.get("error_class"), error.get("error_code")), "error_class")}
 
 
 def _tags(value: Any) -> str | None:
-    found = document(value)
+    return _written_tags(value) if isinstance(value, str) else _joined(value)
+
+
+@functools.lru_cache(maxsize=1_024)
+def _written_tags(value: str) -> str | None:
+    return _joined(document(value))
+
+
+def _joined(found: Any) -> str | None:
     return ", ".join(map(str, found)) or None if isinstance(found, list) else None
 
 

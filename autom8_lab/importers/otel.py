@@ -18,7 +18,7 @@ from ..records import Condition
 from . import otel_names as names
 from .otel_spans import Event, LogEvent, Span, told
 from .recording import Entry
-from .values import amount, document, first, label, labels, milliseconds, number, spoken, text, token_counts
+from .values import amount, counts_of, document, first, label, labels, milliseconds, number, spoken, text
 
 if TYPE_CHECKING:
     from .jobs import Job
@@ -207,12 +207,14 @@ def _entry(span: Span, operation: str) -> Entry:
         "provider": text(told.get("provider"), "provider"),
         "operation": operation,
         "agent": text(told.get("agent"), "agent"),
-        **token_counts(**{name: told[name] for name in names.TOKENS if name in told}),
-        "latency_ms": milliseconds(span.start, span.end),
-        "ttft_ms": _ttft(span, told),
+        **counts_of(told),
+        "latency_ms": span.took_ms,
         "success": not span.failed and error is None,
-        "error_type": error,
     }
+    if error is not None:
+        row["error_type"] = error
+    if span.events or "ttft_seconds" in told:
+        row["ttft_ms"] = _ttft(span, told)
     if (cost := amount(told.get("cost"), "cost")) is not None:
         currency = str(told.get("currency", "USD")).upper()
         row |= {"cost_actual_usd": cost} if currency == "USD" else {}
@@ -235,8 +237,6 @@ def _ttft(span: Span, told: Mapping[str, Any]) -> float | None:
     seconds = amount(told.get("ttft_seconds"), "time_to_first_chunk")
     if seconds is not None:
         return seconds * 1_000
-    if not span.events:
-        return None
     came = next((event.at for event in span.events if event.name in names.FIRST_TOKEN_EVENTS), None)
     return milliseconds(span.start, came)
 
@@ -291,7 +291,7 @@ def _search(span: Span) -> dict[str, Any]:
         "query": str(query).replace("\0", " ") if query is not None else None,
         "engine": text(names.value(given, names.DATA_SOURCE), "data source"),
         "k": int(top_k) if top_k is not None and top_k >= 1 else len(results),
-        "duration_ms": milliseconds(span.start, span.end),
+        "duration_ms": span.took_ms,
         "results": results,
     }
 

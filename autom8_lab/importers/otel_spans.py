@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 from ..errors import InvalidValue
 from ..validation import is_missing, shortened
-from .values import at, first, instant, text
+from .values import at, first, instant, milliseconds, text
 
 # OTLP's JSON has names in one form, protobuf's own printer in the other.
 RESOURCES = frozenset({"resourceSpans", "resource_spans", "resourceLogs", "resource_logs", "resourceMetrics"})
 SCOPES = frozenset({"scopeSpans", "scope_spans", "instrumentationLibrarySpans", "scopeLogs", "scope_logs"})
 SPANS = frozenset({"spans"})
 RECORDS = frozenset({"logRecords", "log_records"})
+NOTHING: Mapping[str, Any] = {}
+PLAIN = frozenset({"stringValue", "intValue", "doubleValue", "boolValue"})
 ARRAYS = frozenset({"arrayValue", "array_value"})
 PAIRS = frozenset({"kvlistValue", "kvlist_value"})
 VALUES = frozenset({"values"})
@@ -36,7 +38,7 @@ class Span(NamedTuple):
     parent: str | None
     name: str
     start: datetime | None
-    end: datetime | None
+    took_ms: float | None
     failed: bool
     attributes: Mapping[str, Any]
     events: tuple[Event, ...]
@@ -68,10 +70,12 @@ def told(value: Any) -> Iterator[Span | LogEvent | InvalidValue]:
 
 def _lists(value: Any, names: frozenset[str]) -> list[Any]:
     """Return what is in the lists under these names."""
-    found = [value[name] for name in value if name in names] if isinstance(value, dict) else []
-    if len(found) == 1 and isinstance(found[0], list):
-        return found[0]
-    return [item for items in found if isinstance(items, list) for item in items]
+    found: list[Any] = []
+    if type(value) is dict:
+        for name in value:
+            if name in names and type(value[name]) is list:
+                found = [*found, *value[name]] if found else value[name]
+    return found
 
 
 def _safely(read: Any, value: Any, shared: Mapping[str, Any]) -> Any:
@@ -87,17 +91,26 @@ def _of_otlp(span: Any, shared: Mapping[str, Any]) -> Span:
     get = span.get
     trace = _id(get("traceId") or get("trace_id"), "traceId")
     parent = get("parentSpanId") or get("parent_span_id")
+    begun, ended = get("startTimeUnixNano") or get("start_time_unix_nano"), get("endTimeUnixNano")
+    start = instant(begun, "startTimeUnixNano")
     status, events = get("status"), get("events")
     return Span(
         f"{trace}:{_id(get('spanId') or get('span_id'), 'spanId')}",
         f"{trace}:{_id(parent, 'parentSpanId')}" if parent else None,
         str(get("name") or ""),
-        instant(get("startTimeUnixNano") or get("start_time_unix_nano"), "startTimeUnixNano"),
-        instant(get("endTimeUnixNano") or get("end_time_unix_nano"), "endTimeUnixNano"),
+        start,
+        _took(start, begun, ended or get("end_time_unix_nano")),
         bool(status) and at(status, "code") in FAILED,
-        {**shared, **_attributes(get("attributes"))},
+        _attributes(get("attributes"), shared),
         tuple([_event(event) for event in events]) if isinstance(events, list) and events else (),
     )
+
+
+def _took(start: datetime | None, begun: Any, ended: Any) -> float | None:
+    if type(begun) is type(ended) is str and len(begun) == len(ended) == 19 and begun.isdecimal() and ended.isdecimal():
+        microseconds = int(ended) // 1_000 - int(begun) // 1_000
+        return None if microseconds < 0 else microseconds / 1_000
+    return milliseconds(start, instant(ended, "endTimeUnixNano"))
 
 
 def _event(event: Any) -> Event:
@@ -106,7 +119,7 @@ def _event(event: Any) -> Event:
 
 
 def _of_log(record: Any, shared: Mapping[str, Any]) -> LogEvent:
-    attributes = {**shared, **_attributes(at(record, "attributes"))}
+    attributes = _attributes(at(record, "attributes"), shared)
     trace, span = (
         first(at(record, name), at(record, other)) for name, other in (("traceId", "trace_id"), ("spanId", "span_id"))
     )
@@ -123,12 +136,13 @@ def _of_sdk(span: Mapping[str, Any], shared: Mapping[str, Any]) -> Span:
     parent = first(*(_present(span.get(name)) for name in ("parent_id", "parent_span_id")))
     flat = {name[11:]: value for name, value in span.items() if name.startswith("attributes.") and not _absent(value)}
     nested = span.get("attributes")
+    start = instant(_present(span.get("start_time")), "start_time")
     return Span(
         key=f"{trace}:{own}",
         parent=f"{trace}:{_id(parent, 'parent_id')}" if parent else None,
         name=str(span.get("name") or ""),
-        start=instant(_present(span.get("start_time")), "start_time"),
-        end=instant(_present(span.get("end_time")), "end_time"),
+        start=start,
+        took_ms=milliseconds(start, instant(_present(span.get("end_time")), "end_time")),
         failed=first(at(span.get("status"), "status_code"), span.get("status_code")) in FAILED,
         attributes={**_flat(at(span.get("resource"), "attributes")), **_flat(nested), **_flat(flat)},
         events=tuple(
@@ -159,16 +173,18 @@ def _id(value: Any, name: str) -> str:
     return found.removeprefix("0x").lower() if len(found) in (18, 34) else found
 
 
-def _attributes(given: Any) -> dict[str, Any]:
-    """Return OTLP's list of keys and values as a flat dict."""
+def _attributes(given: Any, shared: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
+    """Return OTLP's list of keys and values as a flat dict, added to those that it shares."""
+    found = {**shared}
     if isinstance(given, dict):
-        return _flat(given)
-    found: dict[str, Any] = {}
+        return found | _flat(given)
     for pair in given if isinstance(given, list) else ():
-        if isinstance(pair, dict):
+        if type(pair) is dict:
             name, value = pair.get("key"), pair.get("value")
             if type(value) is dict:
-                value = value["stringValue"] if "stringValue" in value and len(value) == 1 else _value(value)
+                for kind in value:
+                    value = value[kind] if kind in PLAIN else _value(value)
+                    break
             if type(value) is dict:
                 found |= _flat(value, f"{name}.")
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .values import at, first, token_counts
@@ -33,8 +34,14 @@ ANTHROPIC = ("cache_read_input_tokens", "cache_creation_input_tokens")
 OTHERS = ("prompt_tokens", "prompt_tokens_details", "input_tokens_details")
 
 
-def _found(usage: Any, places: tuple[tuple[str, ...], ...]) -> Any:
-    return first(*(at(usage, *place) for place in places))
+def _found(usage: Mapping[str, Any], places: tuple[tuple[str, ...], ...]) -> Any:
+    for name, *within in places:
+        found = usage.get(name)
+        if found is not None and within:
+            found = at(found, *within)
+        if found is not None and found != "":
+            return found
+    return None
 
 
 def tokens_of(usage: Any, *, input_tokens: Any = None, output_tokens: Any = None) -> dict[str, int]:

@@ -62,7 +62,7 @@ def parsed(text: str | bytes) -> Any:
 def document(value: Any) -> Any:
     """Return a value that may be JSON in a text, as databases export it; {} for nothing or no JSON."""
     if not isinstance(value, str):
-        return {} if is_missing(value) else value
+        return {} if value is None or is_missing(value) else value
     try:
         return parsed(value) if value.strip() else {}
     except InvalidValue:
@@ -72,7 +72,7 @@ def document(value: Any) -> Any:
 def mapping(value: Any) -> Mapping[str, Any]:
     """Return a mapping, also one that is JSON in a text; {} for anything else."""
     found = document(value)
-    return found if isinstance(found, Mapping) else {}
+    return found if type(found) is dict or isinstance(found, Mapping) else {}
 
 
 def at(value: Any, *path: str) -> Any:
@@ -86,7 +86,10 @@ def at(value: Any, *path: str) -> Any:
 
 def first(*values: Any) -> Any:
     """Return the first value that is something."""
-    return next((value for value in values if value is not None and value != ""), None)
+    for value in values:
+        if value is not None and value != "":
+            return value
+    return None
 
 
 def number(value: Any, name: str) -> float | None:
@@ -197,13 +200,13 @@ def instant(value: Any, name: str, *, zone: tzinfo = UTC) -> datetime | None:
     """
     if type(value) is str:
         # As nearly all are written.
-        if value[4:5] == "-" and value.endswith(("Z", "+00:00")):
-            try:
-                return datetime.fromisoformat(value)
-            except ValueError as exc:
-                raise InvalidValue(f"{name}={shortened(value)} is no time") from exc
         if len(value) == 19 and value.isdecimal():
             return EPOCH + timedelta(microseconds=int(value) // 1_000)
+        if value[4:5] == "-" and (told := _written(value)) is not None:
+            if told.tzinfo is UTC:
+                return told
+            if told.tzinfo is None and zone is UTC:
+                return told.replace(tzinfo=UTC)
     if isinstance(value, datetime):
         found = value
     else:
@@ -222,6 +225,13 @@ def instant(value: Any, name: str, *, zone: tzinfo = UTC) -> datetime | None:
                 return None
             found = _of_epoch(seconds, name)
     return found if found.tzinfo is UTC else moment(found if found.tzinfo else found.replace(tzinfo=zone), name)
+
+
+def _written(value: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return None
 
 
 def _of_epoch(given: float, name: str) -> datetime:
@@ -245,9 +255,14 @@ def outcome(value: Any) -> bool | None:
     """Return whether a status word, number or flag means success; None for one that says neither."""
     if isinstance(value, bool):
         return value
-    if is_missing(value):
+    if type(value) is not str and is_missing(value):
         return None
-    word = str(value).strip().lower().rpartition("_")[2] if "_" in str(value) else str(value).strip().lower()
+    return _outcome(str(value))
+
+
+@functools.lru_cache(maxsize=256)
+def _outcome(said: str) -> bool | None:
+    word = said.strip().lower().rpartition("_")[2]
     if word in SUCCEEDED:
         return True
     return False if word in FAILED or (word.isdigit() and 400 <= int(word) < 600) else None
@@ -267,10 +282,15 @@ def token_counts(
     `input_without_cache` says that the input is to be completed; an input smaller than its own parts is completed in
     any case, and so is an output smaller than its reasoning. Raises `InvalidValue`.
     """
-    found: dict[str, int] = {}
     given = (input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens)
-    for name, value in zip(CLASSES, given, strict=True):
-        if value is not None and (tokens := count(value, name)) is not None:
+    return counts_of(dict(zip(CLASSES, given, strict=True)), input_without_cache=input_without_cache)
+
+
+def counts_of(given: Mapping[str, Any], *, input_without_cache: bool = False) -> dict[str, int]:
+    """Do what `token_counts` does with the counts under their names in a mapping."""
+    found: dict[str, int] = {}
+    for name in CLASSES:
+        if name in given and (tokens := count(given[name], name)) is not None:
             found[name] = tokens
     if "input_tokens" in found:
         cached = found.get("cache_read_tokens", 0) + found.get("cache_write_tokens", 0)
