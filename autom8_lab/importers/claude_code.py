@@ -14,7 +14,7 @@ from typing import Any
 
 from .jobs import Format, Reader
 from .recording import Entry
-from .values import at, first, instant, labels, last_part, text, token_counts
+from .values import REMEMBERED_CHARS, at, first, instant, labels, last_part, text, token_counts
 
 SOURCE = "claude-code"
 SYNTHETIC = "<synthetic>"  # what Claude Code itself says, without a call
@@ -77,6 +77,8 @@ def _entry(record: Mapping[str, Any], message: Mapping[str, Any], usage: Mapping
 
 def _about(*told: Any) -> dict[str, Any]:
     """Return what is known about a call besides its counts; calls of one session share it."""
+    if sum([len(value) for value in told if type(value) is str]) > REMEMBERED_CHARS:
+        return _shared.__wrapped__(*told)
     try:
         return _shared(*told)
     except TypeError:  # something that is no text, and cannot be looked up either

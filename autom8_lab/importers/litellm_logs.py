@@ -16,7 +16,7 @@ from ..errors import InvalidValue, LabError, UnrecordedUsageWarning
 from ..validation import shortened
 from .recording import Entry
 from .usages import tokens_of
-from .values import amount, at, document, first, instant, labels, mapping, milliseconds, outcome, text
+from .values import REMEMBERED_CHARS, amount, at, document, first, instant, labels, mapping, milliseconds, outcome, text
 
 if TYPE_CHECKING:
     from .jobs import Job
@@ -146,11 +146,15 @@ def _status(row: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any
     if said is not False:
         return {"success": said}
     error = mapping(first(row.get("error_information"), details.get("error_information")))
-    return {"success": said, "error_type": text(first(error.get("error_class"), error.get("error_code")), "error_class")}
+    return {
+        "success": said,
+        "error_type": text(first(error.get("error_class"), error.get("error_code")), "error_class"),
+    }
 
 
 def _tags(value: Any) -> str | None:
-    return _written_tags(value) if isinstance(value, str) else _joined(value)
+    known = isinstance(value, str) and len(value) <= REMEMBERED_CHARS
+    return _written_tags(value) if known else _joined(document(value))
 
 
 @functools.lru_cache(maxsize=1_024)

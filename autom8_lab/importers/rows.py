@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping
+from datetime import UTC, tzinfo
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,14 @@ from ..validation import shortened
 from .mapping import REQUIRED, checked, columns_of, guessed
 from .recording import Entry
 from .tables import Placed, placed_in, placed_rows
-from .values import amount, document, first, instant, label, milliseconds, number, outcome, text, token_counts
+from .values import amount, count, counts_of, document, first, instant, label, milliseconds, number, outcome, text
 
 if TYPE_CHECKING:
     from .jobs import Job
     from .report import ImportReport
 
 SAMPLE_ROWS = 200
+NAMES = ("model", "provider", "agent", "decision_id")
 # Rows without an id that say the same are told apart as far as they stand near one another.
 REMEMBERED_ROWS = 100_000
 
@@ -42,7 +44,7 @@ def import_rows(
 
 
 def _import(
-    job: Job, path: Path | None, placed: Iterator[Placed], *, mapping: Any, source: str, zone: ZoneInfo
+    job: Job, path: Path | None, placed: Iterator[Placed], *, mapping: Any, source: str, zone: tzinfo
 ) -> ImportReport:
     sample = list(islice(placed, SAMPLE_ROWS))
     columns = columns_of(row for _, row in sample)
@@ -76,10 +78,10 @@ def _import(
     return job.finished()
 
 
-def zone_of(name: str) -> ZoneInfo:
+def zone_of(name: str) -> tzinfo:
     """Return a time zone by its name. Raises `InvalidValue`."""
     try:
-        return ZoneInfo(name)
+        return UTC if name == "UTC" else ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError) as exc:
         raise InvalidValue(f"timezone={shortened(name)}: give a name such as 'UTC' or 'Europe/Berlin'") from exc
 
@@ -90,7 +92,7 @@ def zone_of(name: str) -> ZoneInfo:
 class RowReader:
     """Turns rows into calls by a mapping of fields to columns."""
 
-    def __init__(self, mapping: Mapping[str, str], *, source: str, zone: ZoneInfo, texts: bool) -> None:
+    def __init__(self, mapping: Mapping[str, str], *, source: str, zone: tzinfo, texts: bool) -> None:
         self._mapping = dict(mapping)
         self._metadata = [(field[9:], column) for field, column in mapping.items() if field.startswith("metadata.")]
         self._source = source
@@ -101,19 +103,18 @@ class RowReader:
 
     def __call__(self, row: Any) -> Iterator[Entry]:
         """Yield the call of a row. Raises `InvalidValue`."""
-        if not isinstance(row, Mapping):
+        if type(row) is not dict and not isinstance(row, Mapping):
             raise InvalidValue(f"a row is {shortened(row)}: give a dict, or a DataFrame")
-        given = {field: cell(row, column) for field, column in self._mapping.items()}
+        given = {field: row[column] if column in row else cell(row, column) for field, column in self._mapping.items()}
         at = instant(given.get("at"), "at", zone=self._zone)
-        call = {
+        call: dict[str, Any] = {
             "at": at,
-            **{name: text(given.get(name), name) for name in ("model", "provider", "agent", "decision_id")},
-            "operation": text(given.get("operation"), "operation") or "chat",
+            **{name: text(given[name], name) for name in NAMES if name in given},
+            "operation": (text(given["operation"], "operation") if "operation" in given else None) or "chat",
             **_tokens(given),
             "latency_ms": self._duration(given, at, "latency_ms", "latency_s", "ended_at"),
             "ttft_ms": self._duration(given, at, "ttft_ms", "ttft_s", "first_token_at"),
-            "cost_actual_usd": amount(given.get("cost_actual_usd"), "cost_actual_usd"),
-            "quality_score": amount(given.get("quality_score"), "quality_score"),
+            **{name: amount(given[name], name) for name in ("cost_actual_usd", "quality_score") if name in given},
             **_success(given),
             "metadata": self._notes(row) if self._metadata else None,
         }
@@ -127,10 +128,11 @@ class RowReader:
         return {name: value for name, value in found.items() if value is not None}
 
     def _duration(self, given: Mapping[str, Any], at: Any, millis: str, seconds: str, moment: str) -> float | None:
-        found = amount(given.get(millis), millis)
-        if found is None and (length := amount(given.get(seconds), seconds)) is not None:
-            found = length * 1_000
-        return milliseconds(at, instant(given.get(moment), moment, zone=self._zone)) if found is None else found
+        if millis in given and (found := amount(given[millis], millis)) is not None:
+            return found
+        if seconds in given and (found := amount(given[seconds], seconds)) is not None:
+            return found * 1_000
+        return milliseconds(at, instant(given[moment], moment, zone=self._zone)) if moment in given else None
 
     def _content_id(self, call: Mapping[str, Any]) -> str:
         """Return an id made of what a row says, which is the same whenever the row is imported."""
@@ -157,16 +159,11 @@ def cell(row: Mapping[Any, Any], column: str) -> Any:
 
 
 def _tokens(given: Mapping[str, Any]) -> dict[str, int]:
-    uncached = given.get("uncached_input_tokens")
-    found = token_counts(
-        input_tokens=first(uncached, given.get("input_tokens")),
-        input_without_cache=first(uncached) is not None,
-        **{
-            name: given.get(name)
-            for name in ("output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
-        },
-    )
-    total = token_counts(input_tokens=given.get("total_tokens")).get("input_tokens")
+    uncached = first(given.get("uncached_input_tokens"))
+    if uncached is not None:
+        given = {**given, "input_tokens": uncached}
+    found = counts_of(given, input_without_cache=uncached is not None)
+    total = count(given.get("total_tokens"), "total_tokens")
     for one, other in (("input_tokens", "output_tokens"), ("output_tokens", "input_tokens")):
         if total is not None and one not in found and found.get(other, total + 1) <= total:
             found[one] = total - found[other]

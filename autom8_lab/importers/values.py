@@ -16,6 +16,7 @@ from ..validation import MAX_NAME_CHARS, is_missing, moment, shortened, storable
 # More than any model reads or writes in one call: a counter that ran over, or a sum over many calls.
 MOST_TOKENS = 100_000_000
 MAX_LABEL_CHARS = 200
+REMEMBERED_CHARS = 1_000  # a longer text is not kept in a cache, which thousands of them would make huge
 CLASSES = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)  # before that, a time is an unset clock
@@ -134,7 +135,7 @@ def amount(value: Any, name: str) -> float | None:
 def text(value: Any, name: str) -> str | None:
     """Return a name on one line; None for nothing. Raises `InvalidValue` for what no name can be."""
     if isinstance(value, str):
-        return _name(value, name)
+        return _name(value, name) if len(value) <= REMEMBERED_CHARS else _name.__wrapped__(value, name)
     if is_missing(value):
         return None
     if not isinstance(value, int | float) or isinstance(value, bool):
@@ -153,9 +154,13 @@ def _name(value: str, name: str) -> str | None:
     return storable(found, name) or None
 
 
-@functools.lru_cache(maxsize=4096)
 def label(value: str) -> str | None:
     """Return a text for the metadata, on one line and shortened to what is readable; None for an empty one."""
+    return _label(value) if len(value) <= REMEMBERED_CHARS else _label.__wrapped__(value)
+
+
+@functools.lru_cache(maxsize=4096)
+def _label(value: str) -> str | None:
     found = " ".join(value.replace("\0", " ").split()).encode("utf-8", errors="replace").decode()
     return found[:MAX_LABEL_CHARS] or None
 
@@ -257,7 +262,8 @@ def outcome(value: Any) -> bool | None:
         return value
     if type(value) is not str and is_missing(value):
         return None
-    return _outcome(str(value))
+    said = str(value)
+    return _outcome(said) if len(said) <= REMEMBERED_CHARS else None
 
 
 @functools.lru_cache(maxsize=256)
