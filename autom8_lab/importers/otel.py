@@ -198,7 +198,7 @@ def _entry(span: Span, operation: str) -> Entry:
     asked, model = told.get("request_model"), told.get("model")
     if asked != model:
         about["asked_model"] = asked
-    error = _error(span, told)
+    error = _error(span, told) if span.failed or span.events or "error" in told else None
     row: dict[str, Any] = {
         "source": SOURCE,
         "source_id": span.key,
@@ -226,8 +226,6 @@ def _entry(span: Span, operation: str) -> Entry:
 
 
 def _error(span: Span, told: Mapping[str, Any]) -> str | None:
-    if not (span.events or span.failed or "error" in told):
-        return None
     raised = next((event.attributes.get("exception.type") for event in span.events if event.name == "exception"), None)
     error = first(told.get("error"), raised, "Error" if span.failed else None)
     return None if error is None else label(str(error))

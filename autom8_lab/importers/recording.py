@@ -65,11 +65,11 @@ class Recorder:
 
     def add(self, entry: Entry, *, file: str | None, place: str) -> None:
         """Take one call; a repeated one is joined with what was said of it before."""
-        self.report.add("read")
+        self.report["read"] += 1
         row = entry.row
-        problem = self._implausible(row)
-        if problem is not None:
-            self.report.refuse(file, place, problem)
+        at = row.get("at")
+        if at is None or not EARLIEST <= at <= self._latest or row.get("model") is None or row.get("source_id") is None:
+            self.report.refuse(file, place, self._implausible(row))
             return
         name = (row["source"], row["source_id"])
         if name in self._rows:
@@ -79,13 +79,15 @@ class Recorder:
         if self._store_texts:
             self._take_texts(entry)
 
-    def _implausible(self, row: Mapping[str, Any]) -> str | None:
-        at = row.get("at")
-        if at is None or row.get("model") is None or row.get("source_id") is None:
-            return f"{next(name for name in ('model', 'at', 'source_id') if row.get(name) is None)} is missing"
-        if at > self._latest:
-            return f"at={at.isoformat()} is in the future: the clock of its writer, or its time zone, is wrong"
-        return f"at={at.isoformat()} is before any call of a model" if at < EARLIEST else None
+    def _implausible(self, row: Mapping[str, Any]) -> str:
+        """Return what is wrong with a row that cannot be a call."""
+        for name in ("model", "at", "source_id"):
+            if row.get(name) is None:
+                return f"{name} is missing"
+        at = row["at"].isoformat()
+        if row["at"] > self._latest:
+            return f"at={at} is in the future: the clock of its writer, or its time zone, is wrong"
+        return f"at={at} is before any call of a model"
 
     def retract(self, source: str, source_id: str) -> bool:
         """Take back a call that turned out to be the wrapper of another; return whether it was there."""

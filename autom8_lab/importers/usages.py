@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .values import at, first, token_counts
+from .values import first, token_counts
 
-# Where the classes stand; the first that is there holds.
+# Where the classes stand, alone or within another object; the first that is there holds.
 CACHE_READ = (
     ("prompt_tokens_details", "cached_tokens"),
     ("input_tokens_details", "cached_tokens"),
-    ("cache_read_input_tokens",),
-    ("cached_content_token_count",),
-    ("cachedContentTokenCount",),
-    ("prompt_cache_hit_tokens",),
+    ("cache_read_input_tokens", ""),
+    ("cached_content_token_count", ""),
+    ("cachedContentTokenCount", ""),
+    ("prompt_cache_hit_tokens", ""),
 )
 CACHE_WRITE = (
     ("prompt_tokens_details", "cache_write_tokens"),
     ("prompt_tokens_details", "cache_creation_tokens"),
     ("input_tokens_details", "cache_write_tokens"),
-    ("cache_creation_input_tokens",),
+    ("cache_creation_input_tokens", ""),
 )
 REASONING = (
     ("completion_tokens_details", "reasoning_tokens"),
     ("output_tokens_details", "reasoning_tokens"),
-    ("reasoning_tokens",),
-    ("thoughts_token_count",),
-    ("thoughtsTokenCount",),
+    ("reasoning_tokens", ""),
+    ("thoughts_token_count", ""),
+    ("thoughtsTokenCount", ""),
 )
 # Anthropic's own usage has the cache beside the input, and no name of another provider's.
-ANTHROPIC = ("cache_read_input_tokens", "cache_creation_input_tokens")
-OTHERS = ("prompt_tokens", "prompt_tokens_details", "input_tokens_details")
+ANTHROPIC = frozenset({"cache_read_input_tokens", "cache_creation_input_tokens"})
+OTHERS = frozenset({"prompt_tokens", "prompt_tokens_details", "input_tokens_details"})
 
 
-def _found(usage: Mapping[str, Any], places: tuple[tuple[str, ...], ...]) -> Any:
-    for name, *within in places:
+def _found(usage: Mapping[str, Any], places: Iterable[tuple[str, str]]) -> Any:
+    for name, within in places:
         found = usage.get(name)
         if found is not None and within:
-            found = at(found, *within)
+            found = found.get(within) if type(found) is dict else None
         if found is not None and found != "":
             return found
     return None
@@ -53,7 +53,7 @@ def tokens_of(usage: Any, *, input_tokens: Any = None, output_tokens: Any = None
     {'input_tokens': 103, 'cache_read_tokens': 100, 'output_tokens': 7}
     """
     names = usage if isinstance(usage, dict) else {}
-    anthropic = any(name in names for name in ANTHROPIC) and not any(name in names for name in OTHERS)
+    anthropic = not ANTHROPIC.isdisjoint(names) and OTHERS.isdisjoint(names)
     return token_counts(
         input_tokens=first(input_tokens, names.get("prompt_tokens"), names.get("input_tokens")),
         output_tokens=first(output_tokens, names.get("completion_tokens"), names.get("output_tokens")),
