@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 
 from ..errors import InvalidValue
@@ -201,7 +201,7 @@ def _shared(items: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 def instant(value: Any, name: str, *, zone: tzinfo = UTC) -> datetime | None:
     """Return a time in UTC from ISO 8601 text or seconds, milli-, micro- or nanoseconds since 1970; None for nothing.
 
-    `zone` holds for texts without one. Raises `InvalidValue`.
+    `zone` holds for texts and dates, which have none. Raises `InvalidValue`.
     """
     if type(value) is str:
         # As nearly all are written.
@@ -214,6 +214,8 @@ def instant(value: Any, name: str, *, zone: tzinfo = UTC) -> datetime | None:
                 return told.replace(tzinfo=UTC)
     if isinstance(value, datetime):
         found = value
+    elif isinstance(value, date):
+        found = datetime(value.year, value.month, value.day)
     else:
         if isinstance(value, str):
             stripped = value.strip()
