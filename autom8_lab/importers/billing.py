@@ -21,7 +21,7 @@ from ..validation import shortened
 from .mapping import columns_of, plain
 from .rows import SAMPLE_ROWS, cell, zone_of
 from .tables import ENDINGS
-from .values import count, first, instant, label, number, text
+from .values import EARLIEST, count, first, instant, label, number, text
 
 if TYPE_CHECKING:
     from ..storage import Storage
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TABLE = "billing"
 BATCH_ROWS = 5_000
+FAR_AHEAD = timedelta(days=366)  # what is paid in advance is billed before it begins
 CLASSES = ("uncached_input", "cache_read", "cache_write", "output", "reasoning")
 TOKENS = ("input_tokens", *(f"{name}_tokens" for name in CLASSES))
 # The names of OpenAI's, Anthropic's, OpenRouter's and FOCUS exports among them (https://focus.finops.org).
@@ -78,7 +79,8 @@ def import_bill(
         chosen = _mapping(mapping, columns)
         job.report.mapping = chosen
         job.report.unused_columns = [name for name in columns if name not in chosen.values()]
-        reader = _BillReader(chosen, columns, provider=provider, currency=currency, zone=zone)
+        latest = job.now() + FAR_AHEAD
+        reader = _BillReader(chosen, columns, provider=provider, currency=currency, zone=zone, latest=latest)
         lines = _lines(job, chain(sample, rows), reader, file)
         while batch := list(islice(lines, BATCH_ROWS)):
             _record(job, batch)
@@ -121,13 +123,21 @@ def _lines(job: Job, rows: Any, reader: _BillReader, file: str | None) -> Iterat
 
 class _BillReader:
     def __init__(
-        self, mapping: Mapping[str, str], columns: list[str], *, provider: str, currency: str | None, zone: tzinfo
+        self,
+        mapping: Mapping[str, str],
+        columns: list[str],
+        *,
+        provider: str,
+        currency: str | None,
+        zone: tzinfo,
+        latest: datetime,
     ) -> None:
         self._mapping = mapping
         self._others = [name for name in columns if name not in mapping.values()]
         self._provider = provider
         self._currency = currency or ("USD" if plain(mapping["amount"]).endswith("usd") else None)
         self._zone = zone
+        self._latest = latest
         self._seen: Counter[str] = Counter()
 
     def __call__(self, row: Any) -> dict[str, Any]:
@@ -138,6 +148,8 @@ class _BillReader:
         amount = number(given.get("amount"), "amount")
         if start is None or amount is None:
             raise InvalidValue("a line without a time or an amount")
+        if not EARLIEST <= start <= self._latest:
+            raise InvalidValue(f"at={start.isoformat()} is no time of a bill: its writer's clock or format is another")
         ends = instant(given.get("ends_at"), "ends_at", zone=self._zone)
         model, item = _model_and_item(given)
         what = _class_of(first(label(str(given["token_class"])) if given.get("token_class") else None, item))
