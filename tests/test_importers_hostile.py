@@ -233,3 +233,12 @@ def test_an_id_that_another_source_has_too_is_another_call(lab: Lab, tmp_path: P
     report = imported(lab, source, tmp_path, [source.line(0), source.line(1)])
     assert (report["new"], report["updated"]) == (1, 0)
     assert input_tokens(lab, source) == [source.tokens(0), source.tokens(1), 1]
+
+
+def test_a_text_whose_call_is_refused_is_not_kept(lab: Lab, tmp_path: Path) -> None:
+    lines = [claude_code(0), claude_code(1).replace("msg_", "msg\\u0007_")]
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    report = lab.import_claude_code(path, store_texts=True)
+    assert (report["new"], report["refused"], report["contexts"]) == (1, 1, 1)
+    assert "control character" in report.refused_df().loc[0, "reason"]

@@ -238,6 +238,60 @@ def test_bad_rows_and_a_damaged_file_end_in_the_report(lab: Lab, tmp_path: Path)
     assert "cannot be read any further" in report.refused_df()["reason"].iloc[-1]
 
 
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"input_tokens": -5}, "no number of tokens"),
+        ({"input_tokens": 2**62}, "more than one call"),
+        ({"input_tokens": "many"}, "no finite number"),
+        ({"input_tokens": 5.5}, "no number of tokens"),
+        ({"output_tokens": b"\x05"}, "no finite number"),
+        ({"datetime_utc": "2199-01-01T00:00:00"}, "in the future"),
+        ({"datetime_utc": "1970-01-01T00:00:00"}, "before any call"),
+        ({"datetime_utc": None}, "at is missing"),
+        ({"datetime_utc": b"\xff"}, "at|datetime_utc"),
+        ({"model": None}, "model is missing"),
+        ({"model": b"gpt"}, "is no text"),
+        ({"model": "m" * 300}, "more than 255"),
+        ({"duration_ms": -1}, "below 0"),
+        ({"duration_ms": float("inf")}, "no finite number"),
+        ({"token_details": '{"cached_tokens": ' + "[" * 10_000}, ""),
+        ({"token_details": '{"prompt_tokens_details": {"cached_tokens": -1}}'}, "no number of tokens"),
+        ({"token_details": '{"a": 1, "a": 2}'}, ""),
+    ],
+)
+def test_a_hostile_row_of_a_log_costs_no_other_row(lab: Lab, tmp_path: Path, bad: dict[str, Any], reason: str) -> None:
+    rows = [{**RESPONSE, "id": f"{number:04}", "input_tokens": 5 + number, "output_tokens": 1} for number in range(3)]
+    path = tmp_path / "logs.db"
+    old_file(path, dict.fromkeys(COUNTED, bytes), [{**rows[0], "token_details": None}])  # columns of any type
+    with Database(path) as database:
+        database.table("responses").insert_all([rows[1] | bad, rows[2]])
+    report = lab.import_llm_logs(path)
+    refused = 1 if reason else 0  # details that cannot be read say nothing, and the counts beside them stand
+    assert (report["new"], report["refused"]) == (3 - refused, refused)
+    assert sorted(lab.ledger_df()["input_tokens"]) == ([5, 7] if refused else [5, 6, 7])
+    assert report.refused_df()["reason"].str.contains(reason).all()
+    assert report.refused_df()["place"].tolist() == ["responses 0001"] * refused
+
+
+def test_a_text_of_a_log_that_is_not_utf_8_costs_its_row_alone(lab: Lab, tmp_path: Path) -> None:
+    rows = [{**RESPONSE, "id": f"{number:04}", "input_tokens": 5 + number, "output_tokens": 1} for number in range(3)]
+    path = old_file(tmp_path / "logs.db", COUNTED, rows)
+    with Database(path) as database:
+        database.execute("UPDATE responses SET model = CAST(x'6770742dff' AS TEXT) WHERE id = '0001'")
+        database.execute("UPDATE responses SET prompt = CAST(x'ff' AS TEXT) WHERE id = '0002'")
+        database.conn.commit()
+    report = lab.import_llm_logs(path)
+    assert (report["new"], report["refused"]) == (2, 1)
+    assert "not UTF-8" in report.refused_df().loc[0, "reason"]
+
+
+def test_an_id_of_a_log_that_another_source_has_is_another_call(lab: Lab, tmp_path: Path) -> None:
+    lab.record_usage("gpt-4o", source="elsewhere", source_id=RESPONSE["id"], input_tokens=1, output_tokens=1)
+    lab.import_llm_logs(old_file(tmp_path / "logs.db", COUNTED, [{**RESPONSE, "input_tokens": 5, "output_tokens": 1}]))
+    assert sorted(lab.ledger_df()["input_tokens"]) == [1, 5]
+
+
 def test_the_log_of_this_machine_is_found_by_itself(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "llm"))
     with pytest.raises(al.NotFound, match="llm logs path"):
@@ -327,6 +381,51 @@ def test_what_has_no_text_or_no_vector_is_listed(lab: Lab, tmp_path: Path) -> No
     for word in ("--store", "32-bit", "NaN", "3 dimensions"):
         assert word in reasons
     assert lab.stats()["contexts"] == 3
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"embedding": b"\x00" * 32}, "zero"),
+        ({"embedding": np.full(8, np.inf, "<f4").tobytes()}, "NaN|infinit|finite"),
+        ({"embedding": b""}, "32-bit"),
+        ({"embedding": "text"}, "32-bit"),
+        ({"embedding": None}, "32-bit"),
+        ({"content": b"\xff"}, "text is not in the file"),
+        ({"content": "\0"}, "text|content"),
+        ({"updated": "soon"}, "no time"),
+        ({"updated": 1e30}, "no time"),
+        ({"id": None}, ""),
+        ({"metadata": "[" * 10_000}, ""),
+        ({"metadata": '{"a": 1, "a": 2}'}, ""),
+        ({"metadata": '{"a": NaN}'}, "metadata"),
+        ({"id": "a\x07b"}, "control character"),
+    ],
+)
+def test_a_hostile_item_of_a_collection_costs_no_other_item(
+    lab: Lab, tmp_path: Path, letters: None, bad: dict[str, Any], reason: str
+) -> None:
+    path = tmp_path / "embeddings.db"
+    items = [
+        {
+            "collection_id": 1,
+            "id": f"item {number}",
+            "embedding": np.arange(1, 9, dtype="<f4").tobytes(),
+            "content": f"text {number}",
+            "metadata": None,
+            "updated": 1_700_000_000,
+        }
+        for number in range(3)
+    ]
+    with Database(path) as database:
+        database.table("collections").insert({"id": 1, "name": "docs", "model": "letters"})
+        database.table("embeddings").create(dict.fromkeys(items[0], bytes))
+        database.table("embeddings").insert_all([items[0], items[1] | bad, items[2]])
+    report = lab.import_llm_embeddings(path)
+    refused = 1 if reason else 0
+    assert (report["new"], report["refused"]) == (3 - refused, refused), report
+    assert report.refused_df()["reason"].str.contains(reason).all()
+    assert {"text 0", "text 2"} <= {context.content for context in lab.list_contexts()}
 
 
 def test_one_collection_a_dry_run_and_files_that_are_none(lab: Lab, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..drafts import draft
 from ..embedding.chunking import text_hash
 from ..errors import InvalidValue, StorageError, did_you_mean
 from ..indexing import Index
@@ -88,7 +89,9 @@ def _items(job: Job, file: ForeignFile, collections: Mapping[int, Mapping[str, A
             continue
         job.report.add("read")
         try:
-            yield _item(row, collection)
+            item = _item(row, collection)
+            draft(item.row, now=job.now())  # so that what cannot be a context is listed, and stops nothing
+            yield item
         except InvalidValue as exc:
             job.report.refuse(file.path.name, f"{collection['name']} {row['id']}", str(exc))
 

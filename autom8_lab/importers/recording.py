@@ -120,9 +120,9 @@ class Recorder:
         rows, self._rows = self._rows, {}
         texts, self._texts, self._text_chars = self._texts, [], 0
         reached, self._reached = self._reached, {}
-        if texts:
-            self._store(texts)
         columns = self._checked(list(rows.values()))
+        kept = set(columns["source_id"]) if texts and columns else ()
+        self._store([text for text in texts if text["metadata"]["usage_id"] in kept])
         if self.report["dry_run"]:
             self._count(columns)
             return
@@ -222,7 +222,7 @@ class Recorder:
             self._texts.append(
                 {
                     "content": content,
-                    "context_id": f"{row['source']}:{row['source_id']}:{role}"[:255],
+                    "context_id": f"{row['source']}:{row['source_id']}:{role}"[:255].rstrip(),
                     "topic": role,
                     "source": row["source"],
                     "created_at": row["at"],
@@ -231,6 +231,6 @@ class Recorder:
             )
 
     def _store(self, texts: list[dict[str, Any]]) -> None:
-        if not self.report["dry_run"]:
+        if texts and not self.report["dry_run"]:
             outcomes = self._storing.store_rows(texts, if_exists="skip", batch_size=1_000, progress=False)
             self.report.add("contexts", sum(outcome["outcome"] in ("stored", "duplicate") for outcome in outcomes))
