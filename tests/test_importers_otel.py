@@ -291,6 +291,24 @@ def test_retrievals_become_searches(lab: Lab) -> None:
     assert len(lab.searches_df()) == 2
 
 
+@pytest.mark.parametrize(
+    ("system", "operation", "event"), [("chroma", "query", "db.query.result"), ("milvus", "search", "db.search.result")]
+)
+def test_searches_of_traced_vector_stores_become_searches(lab: Lab, system: str, operation: str, event: str) -> None:
+    lab.store_context("The crane stops at 14 m/s.", context_id="crane")
+    results = [
+        {"name": event, "timeUnixNano": str(START), "attributes": pairs({f"{event}.id": name, f"{event}.score": score})}
+        for name, score in (("crane", 0.9), ("tides", 0.4))
+    ]
+    asked = {"db.system": system, "db.operation": operation, "db.vector.query.top_k": 5}
+    added = {"db.system": system, "db.operation": "add"}
+    other = {"db.system": "postgresql", "db.operation": "query"}
+    report = lab.import_otel([otlp(span(1, asked, events=results), span(2, added), span(3, other))])
+    assert (report["searches"], report["read"]) == (1, 0)
+    (search,) = lab.searches_df().to_dict("records")
+    assert (search["k"], search["engine"], search["context_ids"]) == (5, system, ["crane", "tides"])
+
+
 # Quality
 
 
@@ -339,6 +357,17 @@ def test_evaluations_that_came_too_early_are_read_again(lab: Lab, tmp_path: Path
     assert lab.import_otel(tmp_path / "evaluations.json")["evaluations"] == 1
     assert lab.ledger_df()["quality_score"].tolist() == [0.5]
     assert lab.import_otel(tmp_path / "evaluations.json")["unchanged_files"] == 1
+
+
+def test_a_log_of_more_evaluations_than_can_wait_finds_the_calls_that_are_there(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(otel, "PENDING_EVALUATIONS", 10)
+    monkeypatch.setattr(otel, "JUDGED_AT_ONCE", 5)
+    lab.import_otel([otlp(*(span(number, CURRENT) for number in range(40)))])
+    report = lab.import_otel([logs(record(number, "tone", 0.5)) for number in range(40)])
+    assert (report["evaluations"], report["refused"]) == (40, 0)
+    assert lab.ledger_df()["quality_score"].tolist() == [0.5] * 40
 
 
 def test_a_quality_that_was_set_in_the_lab_stays(lab: Lab) -> None:

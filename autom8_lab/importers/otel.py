@@ -28,6 +28,7 @@ SOURCE = "otel"
 ENDINGS = (".json", ".jsonl", ".otlp", ".ndjson")
 REMEMBERED_SPANS = 100_000
 PENDING_EVALUATIONS = 100_000
+JUDGED_AT_ONCE = 20_000
 FAR_DOCUMENTS = 1_000
 Counts = tuple[int | None, int | None]  # of input and output
 EVALUATED = "evaluation."  # what their names begin with in the metadata
@@ -85,6 +86,7 @@ class TraceReader:
         self._memory = memory
         self._searches: list[dict[str, Any]] = []
         self._evaluations: dict[str, dict[str, float]] = {}
+        self._judged = 0  # evaluations since they were last noted
         for name in ("searches", "evaluations", "wrappers"):
             job.report[name] = 0
 
@@ -101,7 +103,7 @@ class TraceReader:
                     raise item
             except InvalidValue as exc:
                 self._job.recorder.refuse(exc, file=file, place=where)
-        if self._job.recorder.is_full() or len(self._searches) >= FAR_DOCUMENTS:
+        if self._job.recorder.is_full() or len(self._searches) >= FAR_DOCUMENTS or self._judged >= JUDGED_AT_ONCE:
             self._flush()
 
     def finished(self) -> ImportReport:
@@ -116,7 +118,7 @@ class TraceReader:
     def _flush(self) -> None:
         self._job.recorder.flush()
         dry = self._job.report["dry_run"]
-        searches, self._searches = self._searches, []
+        searches, self._searches, self._judged = self._searches, [], 0
         self._job.report.add("searches", self._access.add_searches(searches) if searches and not dry else 0)
         if self._evaluations and not dry:
             self._apply_evaluations()
@@ -157,6 +159,7 @@ class TraceReader:
             raise InvalidValue("too many evaluations come before the calls that they are about")
         name, score = evaluation(event)
         self._evaluations.setdefault(key, {})[name] = score
+        self._judged += 1
 
     def _apply_evaluations(self) -> None:
         """Note the scores of the calls that are there; the others may still come."""
@@ -277,7 +280,7 @@ def _said(given: Mapping[str, Any], whole: tuple[str, ...], parts: tuple[str, ..
 
 def _search(span: Span) -> dict[str, Any]:
     given = span.attributes
-    results = list(_documents(given))
+    results = list(_documents(span))
     if span.start is None:
         raise InvalidValue("a retrieval without a time")
     top_k = number(names.value(given, names.TOP_K), "top_k")
@@ -294,12 +297,18 @@ def _search(span: Span) -> dict[str, Any]:
     }
 
 
-def _documents(given: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
-    found = document(given.get(names.DOCUMENTS))
+def _documents(span: Span) -> Iterator[tuple[str, float | None]]:
+    found = document(span.attributes.get(names.DOCUMENTS))
+    stored = [event for event in span.events if event.name in names.STORE_RESULTS]
+    numbered: Iterable[Mapping[str, Any]]
     if isinstance(found, list):
-        numbered: Iterable[Mapping[str, Any]] = [item for item in found if isinstance(item, Mapping)]
+        numbered = [item for item in found if isinstance(item, Mapping)]
+    elif stored:
+        numbered = [
+            {name: event.attributes.get(f"{event.name}.{name}") for name in ("id", "score")} for event in stored
+        ]
     else:
-        numbered = _numbered(given)
+        numbered = _numbered(span.attributes)
     for place, item in enumerate(numbered, 1):
         yield text(item.get("id"), "document.id") or f"document {place}", number(item.get("score"), "document.score")
 

@@ -24,6 +24,10 @@ CALLS = {
     "reranker": "rerank",
 }
 SEARCHES = frozenset({"retrieval", "retriever", "search_memory"})
+# OpenLLMetry's spans of vector stores: their searches, among other work.
+VECTOR_STORES = frozenset({"chroma", "lancedb", "marqo", "milvus", "pinecone", "qdrant", "weaviate"})
+STORE_SEARCHES = frozenset({"query", "search"})
+STORE_RESULTS = frozenset({"db.query.result", "db.search.result"})  # events, whose attributes begin with their names
 
 REQUEST_MODEL = ("gen_ai.request.model", "llm.request.model")
 MODEL = (
@@ -99,9 +103,22 @@ RESPONSE = ("gen_ai.output.messages", "gen_ai.completion", "output.value")
 PROMPT_PARTS = ("gen_ai.prompt.{}.content", "llm.prompts.{}.content", "llm.input_messages.{}.message.content")
 RESPONSE_PARTS = ("gen_ai.completion.{}.content", "llm.output_messages.{}.message.content")
 
-QUERY = ("gen_ai.retrieval.query.text", "gen_ai.retrieval.query", "input.value", "db.query.text")
+QUERY = (
+    "gen_ai.retrieval.query.text",
+    "gen_ai.retrieval.query",
+    "input.value",
+    "db.query.text",
+    "db.marqo.search.query",
+)
 DATA_SOURCE = ("gen_ai.data_source.id", "db.collection.name", "db.system.name", "db.system")
-TOP_K = ("gen_ai.request.top_k", "retrieval.top_k", "db.vector.query.top_k")
+TOP_K = (
+    "gen_ai.request.top_k",
+    "retrieval.top_k",
+    "db.vector.query.top_k",
+    "db.chroma.query.n_results",
+    "db.milvus.search.limit",
+    "pinecone.query.top_k",
+)
 DOCUMENTS = "gen_ai.retrieval.documents"
 DOCUMENT = "retrieval.documents.{}.document.{}"
 
@@ -162,5 +179,7 @@ def operation(attributes: Mapping[str, Any]) -> str | None:
             return found.strip().lower()
     if attributes.get("traceloop.span.kind") is not None:
         return str(attributes["traceloop.span.kind"]).lower()
+    if attributes.get("db.system") in VECTOR_STORES and attributes.get("db.operation") in STORE_SEARCHES:
+        return "retrieval"
     # Instrumentation older than the operation's name.
     return "chat" if value(attributes, MODEL) is not None else None
