@@ -119,10 +119,10 @@ def _operation(call_type: Any) -> str:
 
 
 def _tokens(row: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, int]:
-    usage = {**mapping(details.get("additional_usage_values")), **mapping(details.get("usage_object"))}
+    more, usage = mapping(details.get("additional_usage_values")), mapping(details.get("usage_object"))
     return tokens_of(
         # Its prompt_tokens include the cache whatever the provider.
-        {"prompt_tokens": None, **usage},
+        {"prompt_tokens": None, **more, **usage},
         input_tokens=row.get("prompt_tokens"),
         output_tokens=row.get("completion_tokens"),
     )

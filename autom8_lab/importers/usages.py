@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .values import first, token_counts
+from .values import counts_of, first
 
 # Where the classes stand, alone or within another object; the first that is there holds.
 CACHE_READ = (
@@ -54,11 +54,11 @@ def tokens_of(usage: Any, *, input_tokens: Any = None, output_tokens: Any = None
     """
     names = usage if isinstance(usage, dict) else {}
     anthropic = not ANTHROPIC.isdisjoint(names) and OTHERS.isdisjoint(names)
-    return token_counts(
-        input_tokens=first(input_tokens, names.get("prompt_tokens"), names.get("input_tokens")),
-        output_tokens=first(output_tokens, names.get("completion_tokens"), names.get("output_tokens")),
-        cache_read_tokens=_found(names, CACHE_READ),
-        cache_write_tokens=_found(names, CACHE_WRITE),
-        reasoning_tokens=_found(names, REASONING),
-        input_without_cache=anthropic,
-    )
+    told = {
+        "input_tokens": first(input_tokens, names.get("prompt_tokens"), names.get("input_tokens")),
+        "output_tokens": first(output_tokens, names.get("completion_tokens"), names.get("output_tokens")),
+        "cache_read_tokens": _found(names, CACHE_READ),
+        "cache_write_tokens": _found(names, CACHE_WRITE),
+        "reasoning_tokens": _found(names, REASONING),
+    }
+    return counts_of(told, input_without_cache=anthropic)
