@@ -63,14 +63,15 @@ def changes(storage: Storage, keys: NDArray[np.int64], told: Mapping[str, Any]) 
     found = table_columns(storage, ["usage_key", *USAGE], where=where)
     order = np.argsort(found["usage_key"])
     stored = {name: column[order][np.searchsorted(found["usage_key"][order], keys)] for name, column in found.items()}
-    stored["metadata"] = _objects([json.loads(text) for text in stored["metadata"]])
+    documents = {text: json.loads(text) for text in set(stored["metadata"])}  # calls of one session share theirs
+    stored["metadata"] = _objects([documents[text] for text in stored["metadata"]])
     weight, before = (
         sum(np.where(np.isnan(side[name]), -1, side[name]) for name in TOKENS[:2]) for side in (told, stored)
     )
     joined, changed = {"usage_key": keys}, np.zeros(len(keys), dtype=bool)
     for name in USAGE:
         new, old = told[name], stored[name]
-        if name in FIXED:
+        if name in FIXED or not _differs(new, old).any():  # most of what is told again is what is known
             joined[name] = old
             continue
         joined[name] = _joined_column(name, new, old, weight, before)
