@@ -28,11 +28,9 @@ SMALL_TABLE = 2_000  # contexts; in fewer of them even a word that all have is c
 LIKELY_COMMON = 0.4  # of the contexts, by the server's statistics: such a word is counted before it is read
 PHRASE_WORDS = 64  # of a term that is a whole text; the server looks at them by recursion
 MANY_CHANGES = 20_000  # after so many everything is read anew
-POSTING = np.dtype([("key", ">i8"), ("rank", ">f4"), ("length", ">i8"), ("often", ">i8")])
-# ts_rank of a word that is there n times, all weights 1, is the sum of 1/i² for i up to n, divided by pi²/6.
-RANKS = np.cumsum(1 / np.arange(1, 1_024, dtype=np.float64) ** 2) / 1.64493406685
-MIDDLES = (RANKS[1:] + RANKS[:-1]) / 2  # the server reckons in single precision
-ALL_ONE = "'{1,1,1,1}'"
+POSTING = np.dtype([("key", ">i8"), ("count", ">f4"), ("length", ">i8"), ("often", ">i8")])
+# With all weights 1 each place of a word, or of words in a row, adds 1 to ts_rank_cd: it counts them.
+COUNTED = "ts_rank_cd('{1,1,1,1}', words, %s::tsquery)"
 
 
 class Postings(NamedTuple):
@@ -260,30 +258,37 @@ def _read(connection: Connection, query: str, *, among_keys: Keys | None = None,
     if not query:
         return Postings(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
     lexemes = re.findall(r"'((?:[^']|'')*)'", query)
-    words = "words" if letter is None else f"ts_filter(words, '{{{letter}}}')"
-    ranks = ", ".join(f"ts_rank({ALL_ONE}, {words}, %s::tsquery)" for _ in lexemes)
+    asked = _asked(lexemes, letter)
     # Only of the content a word can be there more often than a tsvector counts.
-    often = "coalesce((frequent ->> %s)::bigint, 0)" if letter in (None, "a") and len(lexemes) == 1 else "0::bigint"
+    counted_beside = letter in (None, "a") and len(lexemes) == 1
+    often = "coalesce((frequent ->> %s)::bigint, 0)" if counted_beside else "0::bigint"
     only = "" if among_keys is None else " AND context_key = ANY(%s)"
     sql = (
-        "SELECT string_agg(int8send(context_key) || float4send(least("
-        f"{ranks})) || int8send(word_count) || int8send({often}), '')"
-        f" FROM context_registry WHERE words @@ %s::tsquery{only}"
+        f"SELECT string_agg(int8send(context_key) || float4send({COUNTED}) || int8send(word_count) ||"
+        f" int8send({often}), '') FROM context_registry WHERE words @@ %s::tsquery{only}"
     ).encode()
-    given: list[Any] = [f"'{lexeme}'" for lexeme in lexemes]
-    if "%s" in often:
+    given: list[Any] = [asked]
+    if counted_beside:
         given.append(lexemes[0].replace("''", "'"))
-    given.append(query)
+    given.append(query if len(lexemes) == 1 else asked)
     if among_keys is not None:
         given.append(among_keys.tolist())
     with connection.cursor(binary=True) as cursor:
         packed = cursor.execute(sql, given).fetchall()[0][0]
     rows = np.frombuffer(packed or b"", dtype=POSTING)
     rows = rows[np.argsort(rows["key"], kind="stable")]
-    found = rows["rank"].astype(np.float64)
-    counts = np.where(found > 0, np.searchsorted(MIDDLES, found) + 1.0, 0.0)
-    counts = np.maximum(counts, rows["often"])
+    counts = np.maximum(rows["count"].astype(np.float64), rows["often"])
+    if letter is None:
+        counts = np.maximum(counts, 1)  # in a book the places are not kept
     return Postings(rows["key"].astype(np.int64), counts, rows["length"].astype(np.float64))
+
+
+def _asked(lexemes: Sequence[str], letter: str | None) -> str:
+    """Return a tsquery for lexemes in a row, in one column or in any, but not from the end of one into the next."""
+    if letter is None and len(lexemes) == 1:
+        return f"'{lexemes[0]}'"
+    letters = COLUMNS.values() if letter is None else letter
+    return " | ".join("(" + " <-> ".join(f"'{lexeme}':{one}" for lexeme in lexemes) + ")" for one in letters)
 
 
 # Passages
