@@ -11,6 +11,8 @@ import pytest
 import autom8_lab as al
 from autom8_lab.lab import Lab
 
+BOTH_BACKENDS = True
+
 OPENAI = [  # the shape of OpenAI's export of costs
     {
         "start_time_iso": "2026-05-01T00:00:00+00:00",

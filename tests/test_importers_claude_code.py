@@ -20,6 +20,8 @@ import autom8_lab as al
 from autom8_lab.importers import recording
 from autom8_lab.lab import Lab
 
+BOTH_BACKENDS = True
+
 OPUS = "claude-opus-4-5-20251101"
 
 

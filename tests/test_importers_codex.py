@@ -14,6 +14,8 @@ import pytest
 import autom8_lab as al
 from autom8_lab.lab import Lab
 
+BOTH_BACKENDS = True
+
 ROOT, CHILD, GRANDCHILD = (f"019f6249-055d-76d3-b381-cd9d3eb9918{number}" for number in range(3))
 
 

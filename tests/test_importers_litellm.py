@@ -19,6 +19,8 @@ import autom8_lab as al
 from autom8_lab.importers import LabLogger
 from autom8_lab.lab import Lab
 
+BOTH_BACKENDS = True
+
 USAGE = {
     "prompt_tokens": 98_805,
     "completion_tokens": 5_120,

@@ -16,6 +16,8 @@ from sqlite_utils import Database
 import autom8_lab as al
 from autom8_lab.lab import Lab
 
+BOTH_BACKENDS = True
+
 llm = pytest.importorskip("llm", reason="needs the extra test")
 
 NAME = "gpt-4o-mini-2024-07-18"

@@ -19,6 +19,8 @@ import autom8_lab as al
 from autom8_lab.importers import LabSpanExporter, otel, otel_names
 from autom8_lab.lab import Lab
 
+BOTH_BACKENDS = True
+
 TRACE = "5b8efff798038103d269b633813fc60c"
 START = 1_777_636_800_000_000_000  # 2026-05-01 12:00 UTC
 CURRENT = {

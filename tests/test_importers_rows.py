@@ -18,6 +18,8 @@ import autom8_lab as al
 from autom8_lab.importers import mapping, tables
 from autom8_lab.lab import Lab
 
+BOTH_BACKENDS = True
+
 CALLS = [
     {
         "id": f"call-{number}",

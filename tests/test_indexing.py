@@ -15,6 +15,8 @@ from autom8_lab.embedding.model_files import offline_model_path
 from autom8_lab.indexing import QUERY_VECTORS, REMEMBERED_CHARACTERS
 from autom8_lab.lab import Lab
 
+BOTH_BACKENDS = True
+
 
 class RealTokens(HashEncoder):
     """The real model's tokens, so that the chunks are the real ones, with vectors that cost nothing."""

@@ -27,6 +27,8 @@ from autom8_lab.embedding.chunking import text_hash
 from autom8_lab.lab import Lab
 from autom8_lab.storage.sqlite_vec import load_extension
 
+BOTH_BACKENDS = True
+
 Vectors = npt.NDArray[np.float32]
 
 

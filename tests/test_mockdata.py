@@ -18,6 +18,8 @@ from autom8_lab.mockdata import MODELS, Traffic, fill, traffic
 from autom8_lab.mockdata.profiles import HOUR_WEIGHTS, OPERATIONS, POLICY_SHARPNESS, WEEKDAY_WEIGHTS
 from autom8_lab.pricing import PriceBook
 
+BOTH_BACKENDS = True
+
 TOKENS = ["input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"]
 DRIFTING = MODELS[-1].model
 

@@ -21,6 +21,8 @@ from autom8_lab.tuning.metrics import MEASURES, ordered, ranking_measures
 from autom8_lab.tuning.ranking import SETTINGS_COLUMNS, column_key, grid, measured, plain, recommend
 from autom8_lab.tuning.relevance import CUTOFF_COLUMNS, FEATURES, fit, probabilities
 
+BOTH_BACKENDS = True
+
 FIXTURES = Path(__file__).parents[1] / "data" / "fixtures"
 NOW = pd.Timestamp("2026-05-01", tz="UTC").to_pydatetime()
 

@@ -116,6 +116,7 @@ EMBEDDINGS = (
     """
 )
 # Words as FTS5's unicode61 and porter make them: runs of letters and digits, without accents, in small letters.
+MEASURED = "([aeiou][^ ]*[^aeiouy ]|[^aeiou ]y[^ ]*[^aeiouy ]|[aeiou]y)[^ ]*"
 TEXT_INDEX = r"""
     CREATE TEXT SEARCH DICTIONARY autom8_porter (TEMPLATE = pg_catalog.snowball, LANGUAGE = porter);
     CREATE TEXT SEARCH CONFIGURATION autom8_words (PARSER = pg_catalog.default);
@@ -125,10 +126,18 @@ TEXT_INDEX = r"""
     CREATE FUNCTION autom8_plain(given text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$ BEGIN
         IF given IS NULL THEN RETURN ''; END IF;
         IF octet_length(given) = char_length(given) THEN
-            RETURN lower(regexp_replace(given COLLATE "C", '[^A-Za-z0-9]+', ' ', 'g'));
+            given := lower(regexp_replace(given COLLATE "C", '[^A-Za-z0-9]+', ' ', 'g'));
+        ELSE
+            given := normalize(regexp_replace(normalize(given, NFD), '[\u0300-\u036f]+', '', 'g'), NFC);
+            given := lower(regexp_replace(given COLLATE {collation}, '[^[:alnum:]]+', ' ', 'g'));
         END IF;
-        given := normalize(regexp_replace(normalize(given, NFD), '[\u0300-\u036f]+', '', 'g'), NFC);
-        RETURN lower(regexp_replace(given COLLATE {collation}, '[^[:alnum:]]+', ' ', 'g'));
+        -- FTS5's Porter leaves words of two letters as they are. Snowball's makes "us" of "use", "v" of "vs": another
+        -- letter behind that one keeps it from it.
+        given := regexp_replace(given COLLATE "C", '((^| )[aeiou][sy])(?= |$)', '\1e', 'g');
+        given := regexp_replace(given COLLATE "C", '((^| )[b-df-hj-np-tv-z0-9]s)(?= |$)', '\1ĸ', 'g');
+        -- And it knows the endings of pathology and assembly, behind at least a vowel and a consonant.
+        given := regexp_replace(given COLLATE "C", '({measured}log)(y|ies)(?= |$)', '\1', 'g');
+        RETURN regexp_replace(given COLLATE "C", '({measured}b)l(y|ies)(?= |$)', '\1le', 'g');
     END $$;
     CREATE FUNCTION autom8_count(plain text) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         SELECT coalesce(cardinality(string_to_array(nullif(btrim(plain), ''), ' ')), 0)::bigint
@@ -413,7 +422,7 @@ def names() -> list[str]:
 def forward(step: Step, *, server_version: int) -> str:
     """Return the statements of a step for this server: from 17 on it has Unicode's letters of its own."""
     collation = '"pg_c_utf8"' if server_version >= 170_000 else '"default"'
-    return step.forward.replace("{collation}", collation)
+    return step.forward.replace("{collation}", collation).replace("{measured}", MEASURED)
 
 
 def missing(done: Iterable[str]) -> list[str]:

@@ -258,7 +258,6 @@ def _read(connection: Connection, query: str, *, among_keys: Keys | None = None,
     if not query:
         return Postings(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0))
     lexemes = re.findall(r"'((?:[^']|'')*)'", query)
-    asked = _asked(lexemes, letter)
     # Only of the content a word can be there more often than a tsvector counts.
     counted_beside = letter in (None, "a") and len(lexemes) == 1
     often = "coalesce((frequent ->> %s)::bigint, 0)" if counted_beside else "0::bigint"
@@ -267,10 +266,10 @@ def _read(connection: Connection, query: str, *, among_keys: Keys | None = None,
         f"SELECT string_agg(int8send(context_key) || float4send({COUNTED}) || int8send(word_count) ||"
         f" int8send({often}), '') FROM context_registry WHERE words @@ %s::tsquery{only}"
     ).encode()
-    given: list[Any] = [asked]
+    given: list[Any] = [_asked(lexemes, letter)]
     if counted_beside:
         given.append(lexemes[0].replace("''", "'"))
-    given.append(query if len(lexemes) == 1 else asked)
+    given.append(_asked(lexemes, None))
     if among_keys is not None:
         given.append(among_keys.tolist())
     with connection.cursor(binary=True) as cursor:
