@@ -17,6 +17,8 @@ import autom8_lab as al
 from autom8_lab.aio import AsyncLab
 from autom8_lab.embedding import HashEncoder
 
+BOTH_BACKENDS = True
+
 Result = TypeVar("Result")
 
 
@@ -38,7 +40,7 @@ class SlowEncoder(HashEncoder):
         self.go.clear()
 
 
-def opened(path: Path, **settings: Any) -> al.aio.Opening:
+def opened(path: str, **settings: Any) -> al.aio.Opening:
     return al.aio.open(path, **{"embedding_model": "hash-16", "synchronous": "OFF", **settings})
 
 
@@ -52,8 +54,8 @@ async def outcomes(work: Sequence[Awaitable[Any]]) -> list[Any]:
     return await asyncio.gather(*work, return_exceptions=True)
 
 
-def ids(path: Path) -> set[str]:
-    """What is in the file, with its vectors, as another program finds it."""
+def ids(path: str) -> set[str]:
+    """What is in the lab, with its vectors, as another program finds it."""
     with al.open(path, embedding_model="hash-16") as lab:
         stats = lab.stats()
         assert stats["without_vectors"] == 0
@@ -70,9 +72,9 @@ def threads_left() -> list[threading.Thread]:
 # The verbs
 
 
-def test_the_verbs_do_what_they_do_without_await(tmp_path: Path) -> None:
+def test_the_verbs_do_what_they_do_without_await(tmp_path: Path, place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db") as lab:
+        async with opened(place("x.db")) as lab:
             assert repr(lab) == f"<AsyncLab {tmp_path / 'x.db'}>"
             assert await lab.store_context("Foxes are quick.", context_id="a", topic="animals") == "a"
             assert [hit.context.id for hit in await lab.search("quick foxes")] == ["a"]
@@ -88,14 +90,14 @@ def test_the_verbs_do_what_they_do_without_await(tmp_path: Path) -> None:
         assert lab.closed
 
     asyncio.run(main())
-    assert ids(tmp_path / "x.db") == {"a"}
+    assert ids(place("x.db")) == {"a"}
 
 
-def test_opening_leaves_the_current_lab_alone(tmp_path: Path) -> None:
-    current = al.open(tmp_path / "current.db", embedding_model="hash-16")
+def test_opening_leaves_the_current_lab_alone(place: Callable[[str], str]) -> None:
+    current = al.open(place("current.db"), embedding_model="hash-16")
 
     async def main() -> None:
-        lab = await opened(tmp_path / "other.db")
+        lab = await opened(place("other.db"))
         assert al.current_lab() is current
         await lab.close()
         assert not current.closed
@@ -104,10 +106,10 @@ def test_opening_leaves_the_current_lab_alone(tmp_path: Path) -> None:
     current.close()
 
 
-def test_a_lab_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+def test_a_lab_that_cannot_be_opened_says_why(tmp_path: Path, place: Callable[[str], str]) -> None:
     async def main() -> None:
         with pytest.raises(al.ConfigurationError, match="cash_size"):
-            await opened(tmp_path / "x.db", cash_size=5)
+            await opened(place("x.db"), cash_size=5)
         with pytest.raises(al.StorageError, match="is a folder"):
             async with opened(tmp_path):
                 raise AssertionError
@@ -115,13 +117,13 @@ def test_a_lab_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_cancelling_the_opening_closes_what_was_opened(tmp_path: Path) -> None:
+def test_cancelling_the_opening_closes_what_was_opened(place: Callable[[str], str]) -> None:
     made: list[al.Lab] = []
     go = threading.Event()
 
     def make() -> al.Lab:
         assert go.wait(20)
-        made.append(al.open(tmp_path / "x.db", embedding_model="hash-16"))
+        made.append(al.open(place("x.db"), embedding_model="hash-16"))
         return made[0]
 
     async def main() -> None:
@@ -136,9 +138,9 @@ def test_cancelling_the_opening_closes_what_was_opened(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_lab_belongs_to_its_event_loop(tmp_path: Path) -> None:
+def test_a_lab_belongs_to_its_event_loop(place: Callable[[str], str]) -> None:
     async def start() -> AsyncLab:
-        return await opened(tmp_path / "x.db")
+        return await opened(place("x.db"))
 
     async def main() -> None:
         with pytest.raises(al.LabError, match="belongs to another event loop"):
@@ -171,9 +173,9 @@ def asyncio_run_in_thread(main: Callable[[], Any]) -> None:
 # Transactions
 
 
-def test_a_transaction_lands_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_transaction_lands_whole_or_not_at_all(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db") as lab:
+        async with opened(place("x.db")) as lab:
             async with lab.transaction() as same:
                 assert same is lab
                 await lab.store_context("One.", context_id="one")
@@ -187,12 +189,12 @@ def test_a_transaction_lands_whole_or_not_at_all(tmp_path: Path) -> None:
             assert [hit.context.id for hit in await lab.search("one", method="semantic")] == ["one"]
 
     asyncio.run(main())
-    assert ids(tmp_path / "x.db") == {"one"}
+    assert ids(place("x.db")) == {"one"}
 
 
-def test_a_nested_block_is_a_savepoint(tmp_path: Path) -> None:
+def test_a_nested_block_is_a_savepoint(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db") as lab, lab.transaction():
+        async with opened(place("x.db")) as lab, lab.transaction():
             await lab.store_context("Outer.", context_id="outer")
             with pytest.raises(RuntimeError):
                 async with lab.transaction():
@@ -202,7 +204,7 @@ def test_a_nested_block_is_a_savepoint(tmp_path: Path) -> None:
                 await lab.store_context("Second.", context_id="second")
 
     asyncio.run(main())
-    assert ids(tmp_path / "x.db") == {"outer", "second"}
+    assert ids(place("x.db")) == {"outer", "second"}
 
 
 @pytest.mark.parametrize("path", ["x.db", ":memory:"])
@@ -230,9 +232,9 @@ def test_tasks_started_in_the_block_are_in_it_and_others_are_not(path: str) -> N
     asyncio.run(main())
 
 
-def test_sql_of_ones_own_runs_off_the_loop_and_cannot_write(tmp_path: Path) -> None:
+def test_sql_of_ones_own_runs_off_the_loop_and_cannot_write(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "lab.db", max_connections=1, deadline_seconds=5) as lab:
+        async with opened(place("lab.db"), max_connections=1, deadline_seconds=5) as lab:
             await lab.store_context("One.", context_id="one", topic="numbers")
             async with lab.connection() as connection:
                 assert await connection.execute("SELECT id FROM context_registry WHERE topic = ?", ["numbers"]) == [
@@ -252,9 +254,9 @@ def test_sql_of_ones_own_runs_off_the_loop_and_cannot_write(tmp_path: Path) -> N
     asyncio.run(main())
 
 
-def test_sql_of_ones_own_sees_the_transaction_that_it_is_in(tmp_path: Path) -> None:
+def test_sql_of_ones_own_sees_the_transaction_that_it_is_in(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "lab.db") as lab:
+        async with opened(place("lab.db")) as lab:
             async with lab.transaction():
                 await lab.store_context("One.", context_id="one")
                 async with lab.connection() as connection:
@@ -266,12 +268,12 @@ def test_sql_of_ones_own_sees_the_transaction_that_it_is_in(tmp_path: Path) -> N
                     await connection.execute("DELETE FROM context_registry")
 
     asyncio.run(main())
-    assert ids(tmp_path / "lab.db") == {"one", "two", "three"}
+    assert ids(place("lab.db")) == {"one", "two", "three"}
 
 
-def test_closing_while_a_connection_is_out_says_whose_it_is(tmp_path: Path) -> None:
+def test_closing_while_a_connection_is_out_says_whose_it_is(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        lab = await opened(tmp_path / "lab.db")
+        lab = await opened(place("lab.db"))
         async with lab.connection() as connection:
             with pytest.warns(al.LeakWarning, match=rf"connection taken at {__file__}:\d+"):
                 await lab.close()
@@ -281,9 +283,9 @@ def test_closing_while_a_connection_is_out_says_whose_it_is(tmp_path: Path) -> N
     asyncio.run(main())
 
 
-def test_readers_go_on_beside_a_transaction_and_do_not_see_it(tmp_path: Path) -> None:
+def test_readers_go_on_beside_a_transaction_and_do_not_see_it(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db") as lab:
+        async with opened(place("x.db")) as lab:
             await lab.store_context("Before.", context_id="before")
             begun, done = asyncio.Event(), asyncio.Event()
 
@@ -313,9 +315,9 @@ def test_readers_go_on_beside_a_transaction_and_do_not_see_it(tmp_path: Path) ->
     asyncio.run(main())
 
 
-def test_a_transaction_ends_although_many_writers_wait_for_it(tmp_path: Path) -> None:
+def test_a_transaction_ends_although_many_writers_wait_for_it(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db") as lab:
+        async with opened(place("x.db")) as lab:
             begun = asyncio.Event()
 
             async def writer(number: int) -> None:
@@ -336,9 +338,9 @@ def test_a_transaction_ends_although_many_writers_wait_for_it(tmp_path: Path) ->
     asyncio.run(main())
 
 
-def test_transactions_of_many_tasks_take_turns(tmp_path: Path) -> None:
+def test_transactions_of_many_tasks_take_turns(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db") as lab:
+        async with opened(place("x.db")) as lab:
             await lab.store_context("A counter.", context_id="counter", metadata={"count": 0})
 
             async def increment() -> None:
@@ -354,9 +356,9 @@ def test_transactions_of_many_tasks_take_turns(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_savepoints_of_sibling_tasks_do_not_mix(tmp_path: Path) -> None:
+def test_savepoints_of_sibling_tasks_do_not_mix(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db") as lab:
+        async with opened(place("x.db")) as lab:
 
             async def child(number: int) -> None:
                 async with lab.transaction():
@@ -370,12 +372,12 @@ def test_savepoints_of_sibling_tasks_do_not_mix(tmp_path: Path) -> None:
                 await outcomes([child(number) for number in range(10)])
 
     asyncio.run(main())
-    assert ids(tmp_path / "x.db") == {f"{number}{part}" for number in range(0, 10, 2) for part in "ab"}
+    assert ids(place("x.db")) == {f"{number}{part}" for number in range(0, 10, 2) for part in "ab"}
 
 
-def test_a_task_that_outlives_the_block_is_on_its_own(tmp_path: Path) -> None:
+def test_a_task_that_outlives_the_block_is_on_its_own(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db") as lab:
+        async with opened(place("x.db")) as lab:
             ended = asyncio.Event()
 
             async def later() -> None:
@@ -392,12 +394,12 @@ def test_a_task_that_outlives_the_block_is_on_its_own(tmp_path: Path) -> None:
             await task
 
     asyncio.run(main())
-    assert ids(tmp_path / "x.db") == {"later"}
+    assert ids(place("x.db")) == {"later"}
 
 
-def test_the_block_ends_after_what_its_tasks_have_begun(tmp_path: Path) -> None:
+def test_the_block_ends_after_what_its_tasks_have_begun(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db") as lab:
+        async with opened(place("x.db")) as lab:
 
             async def child() -> None:
                 async with lab.transaction():
@@ -412,12 +414,12 @@ def test_the_block_ends_after_what_its_tasks_have_begun(tmp_path: Path) -> None:
             assert len(await lab.list_contexts()) == 2
 
     asyncio.run(main())
-    assert ids(tmp_path / "x.db") == {"first", "second"}
+    assert ids(place("x.db")) == {"first", "second"}
 
 
-def test_what_a_task_does_beside_a_siblings_block_is_not_taken_back_with_it(tmp_path: Path) -> None:
+def test_what_a_task_does_beside_a_siblings_block_is_not_taken_back_with_it(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db") as lab:
+        async with opened(place("x.db")) as lab:
             begun = asyncio.Event()
 
             async def failing() -> None:
@@ -435,12 +437,12 @@ def test_what_a_task_does_beside_a_siblings_block_is_not_taken_back_with_it(tmp_
                 await outcomes([failing(), plain()])
 
     asyncio.run(main())
-    assert ids(tmp_path / "x.db") == {"stays"}
+    assert ids(place("x.db")) == {"stays"}
 
 
-def test_two_labs_can_be_in_a_transaction_at_once(tmp_path: Path) -> None:
+def test_two_labs_can_be_in_a_transaction_at_once(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db") as first, opened(tmp_path / "y.db") as second:
+        async with opened(place("x.db")) as first, opened(place("y.db")) as second:
             async with first.transaction():
                 await first.store_context("X.", context_id="x")
                 with pytest.raises(RuntimeError):
@@ -450,17 +452,17 @@ def test_two_labs_can_be_in_a_transaction_at_once(tmp_path: Path) -> None:
                         raise RuntimeError
 
     asyncio.run(main())
-    assert (ids(tmp_path / "x.db"), ids(tmp_path / "y.db")) == ({"x", "x2"}, set())
+    assert (ids(place("x.db")), ids(place("y.db"))) == ({"x", "x2"}, set())
 
 
 # Cancelling
 
 
-def test_a_verb_that_is_cancelled_while_it_works_lands_whole(tmp_path: Path) -> None:
+def test_a_verb_that_is_cancelled_while_it_works_lands_whole(place: Callable[[str], str]) -> None:
     encoder = SlowEncoder()
 
     async def main() -> None:
-        async with opened(tmp_path / "x.db", embedding_model=None, encoder=encoder) as lab:
+        async with opened(place("x.db"), embedding_model=None, encoder=encoder) as lab:
             encoder.hold()
             task = asyncio.ensure_future(lab.store_context("Whole.", context_id="whole"))
             await until(encoder.working.is_set)
@@ -470,14 +472,14 @@ def test_a_verb_that_is_cancelled_while_it_works_lands_whole(tmp_path: Path) -> 
             encoder.go.set()
 
     asyncio.run(main())
-    assert ids(tmp_path / "x.db") == {"whole"}
+    assert ids(place("x.db")) == {"whole"}
 
 
-def test_a_verb_that_is_cancelled_before_it_works_leaves_nothing(tmp_path: Path) -> None:
+def test_a_verb_that_is_cancelled_before_it_works_leaves_nothing(place: Callable[[str], str]) -> None:
     encoder = SlowEncoder()
 
     async def main() -> None:
-        async with opened(tmp_path / "x.db", embedding_model=None, encoder=encoder) as lab:
+        async with opened(place("x.db"), embedding_model=None, encoder=encoder) as lab:
             encoder.hold()
             tasks = [asyncio.ensure_future(lab.store_context(f"Text {n}.", context_id=f"{n}")) for n in range(20)]
             await until(encoder.working.is_set)
@@ -488,14 +490,14 @@ def test_a_verb_that_is_cancelled_before_it_works_leaves_nothing(tmp_path: Path)
             encoder.go.set()
 
     asyncio.run(main())
-    assert ids(tmp_path / "x.db") == {"0", "1"}, "the two that the writing threads had begun"
+    assert ids(place("x.db")) == {"0", "1"}, "the two that the writing threads had begun"
 
 
-def test_a_transaction_that_is_cancelled_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> None:
+def test_a_transaction_that_is_cancelled_leaves_nothing_and_the_next_one_works(place: Callable[[str], str]) -> None:
     encoder = SlowEncoder()
 
     async def main() -> None:
-        async with opened(tmp_path / "x.db", embedding_model=None, encoder=encoder) as lab:
+        async with opened(place("x.db"), embedding_model=None, encoder=encoder) as lab:
 
             async def block() -> None:
                 async with lab.transaction():
@@ -511,14 +513,14 @@ def test_a_transaction_that_is_cancelled_leaves_nothing_and_the_next_one_works(t
                 await lab.store_context("Next.", context_id="next")
 
     asyncio.run(main())
-    assert ids(tmp_path / "x.db") == {"next"}
+    assert ids(place("x.db")) == {"next"}
 
 
-def test_a_transaction_that_is_cancelled_at_its_end_lands_whole(tmp_path: Path) -> None:
+def test_a_transaction_that_is_cancelled_at_its_end_lands_whole(place: Callable[[str], str]) -> None:
     encoder = SlowEncoder()
 
     async def main() -> None:
-        async with opened(tmp_path / "x.db", embedding_model=None, encoder=encoder) as lab:
+        async with opened(place("x.db"), embedding_model=None, encoder=encoder) as lab:
 
             async def block() -> None:
                 async with lab.transaction():
@@ -538,13 +540,13 @@ def test_a_transaction_that_is_cancelled_at_its_end_lands_whole(tmp_path: Path) 
             assert len(await lab.ledger_df()) == 1
 
     asyncio.run(main())
-    assert ids(tmp_path / "x.db") == {"whole"}
+    assert ids(place("x.db")) == {"whole"}
 
 
-def test_a_transaction_that_is_cancelled_while_it_waits_to_begin_does_not_wait(tmp_path: Path) -> None:
+def test_a_transaction_that_is_cancelled_while_it_waits_to_begin_does_not_wait(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db", deadline_seconds=10) as lab:
-            with al.open(tmp_path / "x.db", embedding_model="hash-16") as other, other.transaction():
+        async with opened(place("x.db"), deadline_seconds=10) as lab:
+            with al.open(place("x.db"), embedding_model="hash-16") as other, other.transaction():
                 other.store_context("Another process is writing.", context_id="other")
                 started = time.perf_counter()
                 with pytest.raises(TimeoutError):
@@ -555,12 +557,12 @@ def test_a_transaction_that_is_cancelled_while_it_waits_to_begin_does_not_wait(t
                 await lab.store_context("Then we do.", context_id="we")
 
     asyncio.run(main())
-    assert ids(tmp_path / "x.db") == {"other", "we"}
+    assert ids(place("x.db")) == {"other", "we"}
 
 
-def test_tasks_cancelled_at_random_leave_whole_transactions(tmp_path: Path) -> None:
+def test_tasks_cancelled_at_random_leave_whole_transactions(place: Callable[[str], str]) -> None:
     async def main() -> set[str]:
-        async with opened(tmp_path / "x.db") as lab:
+        async with opened(place("x.db")) as lab:
             done: set[str] = set()
 
             async def pair(number: int) -> None:
@@ -570,15 +572,15 @@ def test_tasks_cancelled_at_random_leave_whole_transactions(tmp_path: Path) -> N
                 done.add(f"{number}")
 
             tasks = [asyncio.ensure_future(pair(number)) for number in range(60)]
-            for place, task in enumerate(tasks):
-                if place % 2:
+            for number, task in enumerate(tasks):
+                if number % 2:
                     await asyncio.sleep(0.003)
                     task.cancel()
             await outcomes(tasks)
             return done
 
     done = asyncio.run(main())
-    found = ids(tmp_path / "x.db")
+    found = ids(place("x.db"))
     assert {f"left {number}" for number in done} <= found
     assert {name.split()[1] for name in found if name.startswith("left")} == {
         name.split()[1] for name in found if name.startswith("right")
@@ -588,9 +590,9 @@ def test_tasks_cancelled_at_random_leave_whole_transactions(tmp_path: Path) -> N
 # Closing
 
 
-def test_closing_in_the_middle_keeps_what_was_acknowledged_and_refuses_the_rest(tmp_path: Path) -> None:
+def test_closing_in_the_middle_keeps_what_was_acknowledged_and_refuses_the_rest(place: Callable[[str], str]) -> None:
     async def main() -> set[str]:
-        lab = await opened(tmp_path / "x.db")
+        lab = await opened(place("x.db"))
         acknowledged: set[str] = set()
 
         async def agent(number: int) -> None:
@@ -612,13 +614,13 @@ def test_closing_in_the_middle_keeps_what_was_acknowledged_and_refuses_the_rest(
 
     acknowledged = asyncio.run(main())
     assert 20 < len(acknowledged) < 10_000
-    assert ids(tmp_path / "x.db") == acknowledged
+    assert ids(place("x.db")) == acknowledged
     assert not threads_left()
 
 
-def test_closing_waits_for_the_transaction_in_progress(tmp_path: Path) -> None:
+def test_closing_waits_for_the_transaction_in_progress(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        lab = await opened(tmp_path / "x.db")
+        lab = await opened(place("x.db"))
         begun = asyncio.Event()
 
         async def block() -> None:
@@ -641,21 +643,21 @@ def test_closing_waits_for_the_transaction_in_progress(tmp_path: Path) -> None:
             await waiting
 
     asyncio.run(main())
-    assert ids(tmp_path / "x.db") == {"end"}
+    assert ids(place("x.db")) == {"end"}
 
 
-def test_closing_inside_a_transaction_is_refused(tmp_path: Path) -> None:
+def test_closing_inside_a_transaction_is_refused(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db") as lab, lab.transaction():
+        async with opened(place("x.db")) as lab, lab.transaction():
             with pytest.raises(al.LabError, match=r"close\(\) inside a transaction"):
                 await lab.close()
 
     asyncio.run(main())
 
 
-def test_a_transaction_that_does_not_end_keeps_the_lab_open(tmp_path: Path) -> None:
+def test_a_transaction_that_does_not_end_keeps_the_lab_open(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db", deadline_seconds=0.2) as lab:
+        async with opened(place("x.db"), deadline_seconds=0.2) as lab:
             begun, end = asyncio.Event(), asyncio.Event()
 
             async def block() -> None:
@@ -675,14 +677,14 @@ def test_a_transaction_that_does_not_end_keeps_the_lab_open(tmp_path: Path) -> N
             await lab.store_context("Still open.", context_id="open")
 
     asyncio.run(main())
-    assert ids(tmp_path / "x.db") == {"open"}
+    assert ids(place("x.db")) == {"open"}
 
 
-def test_cancelling_the_close_does_not_stop_it(tmp_path: Path) -> None:
+def test_cancelling_the_close_does_not_stop_it(place: Callable[[str], str]) -> None:
     encoder = SlowEncoder()
 
     async def main() -> None:
-        lab = await opened(tmp_path / "x.db", embedding_model=None, encoder=encoder)
+        lab = await opened(place("x.db"), embedding_model=None, encoder=encoder)
         encoder.hold()
         store = asyncio.ensure_future(lab.store_context("Whole.", context_id="whole"))
         await until(encoder.working.is_set)
@@ -701,9 +703,9 @@ def test_cancelling_the_close_does_not_stop_it(tmp_path: Path) -> None:
 # Tracking
 
 
-def test_a_tracked_call_is_recorded_off_the_loop_and_inside_the_transaction(tmp_path: Path) -> None:
+def test_a_tracked_call_is_recorded_off_the_loop_and_inside_the_transaction(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db") as lab:
+        async with opened(place("x.db")) as lab:
             async with lab.track_usage("m", operation="chat") as call:
                 call.input_tokens = 5
             with pytest.raises(RuntimeError):
@@ -729,9 +731,9 @@ def test_a_tracked_call_is_recorded_off_the_loop_and_inside_the_transaction(tmp_
     asyncio.run(main())
 
 
-def test_a_call_that_would_be_recorded_on_the_loop_is_refused(tmp_path: Path) -> None:
+def test_a_call_that_would_be_recorded_on_the_loop_is_refused(place: Callable[[str], str]) -> None:
     async def main() -> None:
-        async with opened(tmp_path / "x.db") as lab:
+        async with opened(place("x.db")) as lab:
             with pytest.raises(al.LabError, match="use `async with"), lab.track_usage("m"):
                 pass
             with pytest.raises(al.LabError, match="is no coroutine function"):
@@ -759,10 +761,10 @@ async def longest_gap_ms(work: Awaitable[Any]) -> float:
     return max(gaps) * 1_000
 
 
-def test_two_hundred_coroutines_lose_nothing_and_the_loop_goes_on(tmp_path: Path) -> None:
+def test_two_hundred_coroutines_lose_nothing_and_the_loop_goes_on(place: Callable[[str], str]) -> None:
     async def main() -> list[float]:
         gaps = []
-        async with opened(tmp_path / "x.db") as lab:
+        async with opened(place("x.db")) as lab:
             await lab.search_df("pandas is loaded by the first frame")
             gc.collect()
             gc.freeze()  # Python's own full collection takes 50 ms where every library of the tests is loaded

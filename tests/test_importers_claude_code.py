@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +116,13 @@ def test_importing_twice_changes_nothing_and_reads_nothing(lab: Lab, tmp_path: P
 
 @pytest.mark.parametrize("cut", range(1, len(SESSION)))
 @pytest.mark.parametrize("resume", [True, False])
-def test_a_growing_file_ends_as_if_it_were_imported_at_once(tmp_path: Path, cut: int, resume: bool) -> None:
-    with al.open(tmp_path / "once.db", embedding_model="hash-64") as lab:
+def test_a_growing_file_ends_as_if_it_were_imported_at_once(
+    tmp_path: Path, place: Callable[[str], str], cut: int, resume: bool
+) -> None:
+    with al.open(place("once.db"), embedding_model="hash-64") as lab:
         lab.import_claude_code(written(tmp_path / "s.jsonl", SESSION))
         expected = calls(lab)
-    with al.open(tmp_path / "twice.db", embedding_model="hash-64") as lab:
+    with al.open(place("twice.db"), embedding_model="hash-64") as lab:
         first = lab.import_claude_code(written(tmp_path / "s.jsonl", SESSION[:cut]))
         second = lab.import_claude_code(written(tmp_path / "s.jsonl", SESSION), resume=resume)
         pd.testing.assert_frame_equal(calls(lab), expected)
@@ -130,10 +132,12 @@ def test_a_growing_file_ends_as_if_it_were_imported_at_once(tmp_path: Path, cut:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whatever_the_order_of_lines_and_files_the_calls_are_the_same(tmp_path: Path, seed: int) -> None:
+def test_whatever_the_order_of_lines_and_files_the_calls_are_the_same(
+    tmp_path: Path, place: Callable[[str], str], seed: int
+) -> None:
     lines = [record for record in SESSION if record["type"] == "assistant"] * 2
     random.Random(seed).shuffle(lines)
-    with al.open(tmp_path / "lab.db", embedding_model="hash-64") as lab:
+    with al.open(place("lab.db"), embedding_model="hash-64") as lab:
         for number in range(3):
             written(tmp_path / "logs" / f"{number}.jsonl", lines[number::3])
             lab.import_claude_code(tmp_path / "logs")
@@ -295,14 +299,16 @@ def test_models_without_a_price_are_listed(lab: Lab, tmp_path: Path) -> None:
     assert "our-llama: 1 calls" in repr(report)
 
 
-def test_logs_that_are_not_there_and_a_read_only_lab_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_that_are_not_there_and_a_read_only_lab_say_so(
+    tmp_path: Path, place: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path / "claude"))
-    with al.open(tmp_path / "lab.db", embedding_model="hash-64") as lab:
+    with al.open(place("lab.db"), embedding_model="hash-64") as lab:
         with pytest.raises(al.NotFound, match="give the path"):
             lab.import_claude_code()
         written(tmp_path / "claude" / "projects" / "app" / "s.jsonl", SESSION)
         assert lab.import_claude_code()["new"] == 2
-    with al.open(tmp_path / "lab.db", embedding_model="hash-64", read_only=True) as lab:
+    with al.open(place("lab.db"), embedding_model="hash-64", read_only=True) as lab:
         with pytest.raises(al.ReadOnlyLab, match="dry_run"):
             lab.import_claude_code()
         assert lab.import_claude_code(dry_run=True, resume=False)["already_there"] == 4
@@ -321,12 +327,12 @@ def many(count: int) -> list[dict[str, Any]]:
     return [line(f"msg_{number // 2:024}", 1 + number % 2 * 100, read=number) for number in range(count)]
 
 
-def test_batches_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_do_not_show(tmp_path: Path, place: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "s.jsonl", [*many(300), *many(300)[::-1]])
     found = []
     for rows in (recording.BATCH_ROWS, 7):
         monkeypatch.setattr(recording, "BATCH_ROWS", rows)
-        with al.open(tmp_path / f"{rows}.db", embedding_model="hash-64") as lab:
+        with al.open(place(f"{rows}.db"), embedding_model="hash-64") as lab:
             report = lab.import_claude_code(path)
             found.append((dict(report), calls(lab)))
     assert found[0][0] == found[1][0]
@@ -344,9 +350,9 @@ print("end", flush=True)
 """
 
 
-def test_an_import_that_was_killed_and_repeated_ends_the_same(tmp_path: Path) -> None:
+def test_an_import_that_was_killed_and_repeated_ends_the_same(tmp_path: Path, place: Callable[[str], str]) -> None:
     path = written(tmp_path / "s.jsonl", many(20_000))
-    with al.open(tmp_path / "whole.db", embedding_model="hash-64") as lab:
+    with al.open(place("whole.db"), embedding_model="hash-64") as lab:
         lab.import_claude_code(path)
         expected = calls(lab)
     target = tmp_path / "killed.db"

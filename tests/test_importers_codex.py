@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +126,13 @@ def test_what_a_child_copied_of_its_parent_is_counted_once(
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-def test_a_familys_files_may_come_in_any_order_and_at_any_time(tmp_path: Path, order: tuple[int, ...]) -> None:
+def test_a_familys_files_may_come_in_any_order_and_at_any_time(
+    tmp_path: Path, place: Callable[[str], str], order: tuple[int, ...]
+) -> None:
     copy = restamped(child(PARENT, parent=ROOT), "2026-07-14T20:40:00.000Z")
     grandchild = [meta(GRANDCHILD, CHILD), *copy, *used(A, second=30, totals=(36_035, 24_000, 500, 74))]
     files = [(ROOT, PARENT), (CHILD, child(PARENT, parent=ROOT)), (GRANDCHILD, grandchild)]
-    with al.open(tmp_path / "lab.db", embedding_model="hash-64") as lab:
+    with al.open(place("lab.db"), embedding_model="hash-64") as lab:
         for number in order:
             rollout(tmp_path / "logs", *files[number])
             lab.import_codex(tmp_path / "logs")

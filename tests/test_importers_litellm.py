@@ -232,8 +232,8 @@ def test_every_call_of_litellm_is_recorded_as_it_happens(lab: Lab, litellm: Any)
     assert lab.ledger_df(success=False)["error_type"].tolist() == ["RateLimitError"]
 
 
-def test_the_loggers_of_two_labs_record_each_in_its_own(lab: Lab, litellm: Any, tmp_path: Path) -> None:
-    with al.open(tmp_path / "other.db", embedding_model="hash-64") as other:
+def test_the_loggers_of_two_labs_record_each_in_its_own(lab: Lab, litellm: Any, place: Callable[[str], str]) -> None:
+    with al.open(place("other.db"), embedding_model="hash-64") as other:
         for current in (lab, other):  # as a notebook's cell does that is run again with another lab
             litellm.callbacks = [LabLogger(current)]
             litellm.completion(model="gpt-4o-mini", messages=MESSAGES, mock_response="At the harbour.")

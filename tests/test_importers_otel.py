@@ -8,7 +8,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,7 @@ def test_files_of_every_form_are_read_and_again_change_nothing(lab: Lab, tmp_pat
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_call_in_two_spans_is_one_call_in_whatever_order_they_come(tmp_path: Path, seed: int) -> None:
+def test_a_call_in_two_spans_is_one_call_in_whatever_order_they_come(place: Callable[[str], str], seed: int) -> None:
     failed = {name: value for name, value in CURRENT.items() if "usage" not in name}
     spans = [
         span(
@@ -198,7 +198,7 @@ def test_a_call_in_two_spans_is_one_call_in_whatever_order_they_come(tmp_path: P
     random.Random(seed).shuffle(order)
     if seed < 2:
         order = sorted(order, reverse=bool(seed))  # by their beginnings, or by their ends
-    with al.open(tmp_path / "lab.db", embedding_model="hash-64") as lab:
+    with al.open(place("lab.db"), embedding_model="hash-64") as lab:
         for number in order:
             lab.import_otel([otlp(spans[number])])
         kept = [int(name[-1]) for name in sorted(lab.ledger_df()["source_id"])]

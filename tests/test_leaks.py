@@ -5,14 +5,16 @@ from __future__ import annotations
 import gc
 import inspect
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Event
 
 import pytest
 
 import autom8_lab as al
 from autom8_lab.lab import Lab
+
+BOTH_BACKENDS = True
 
 
 def ids(lab: Lab) -> list[str]:
@@ -26,8 +28,10 @@ def here() -> int:
     return frame.f_back.f_lineno
 
 
-def test_a_connection_that_is_dropped_is_reported_with_its_line_and_makes_room_again(tmp_path: Path) -> None:
-    with al.open(tmp_path / "one.db", embedding_model="hash-16", max_connections=1, deadline_seconds=5) as lab:
+def test_a_connection_that_is_dropped_is_reported_with_its_line_and_makes_room_again(
+    place: Callable[[str], str],
+) -> None:
+    with al.open(place("one.db"), embedding_model="hash-16", max_connections=1, deadline_seconds=5) as lab:
         block, line = lab.connection(), here()
         database = block.__enter__()
         assert database["context_registry"].count == 0
@@ -63,8 +67,8 @@ def test_a_savepoint_that_is_dropped_is_taken_back_alone(lab: Lab) -> None:
     assert ids(lab) == ["again", "outer"]
 
 
-def test_a_connection_that_is_out_when_the_lab_is_closed_is_reported(tmp_path: Path) -> None:
-    lab = al.open(tmp_path / "lab.db", embedding_model="hash-16")
+def test_a_connection_that_is_out_when_the_lab_is_closed_is_reported(place: Callable[[str], str]) -> None:
+    lab = al.open(place("lab.db"), embedding_model="hash-16")
     block = lab.connection()
     block.__enter__()
     with pytest.warns(al.LeakWarning, match=rf"connection taken at {__file__}"):
@@ -84,8 +88,8 @@ def test_what_is_given_back_is_not_reported(lab: Lab) -> None:
     gc.collect()  # warnings are errors here
 
 
-def test_whoever_waits_in_vain_learns_where_the_other_thread_is(tmp_path: Path) -> None:
-    with al.open(tmp_path / "lab.db", embedding_model="hash-16", deadline_seconds=0.2) as lab:
+def test_whoever_waits_in_vain_learns_where_the_other_thread_is(place: Callable[[str], str]) -> None:
+    with al.open(place("lab.db"), embedding_model="hash-16", deadline_seconds=0.2) as lab:
         entered, leave = Event(), Event()
 
         def write() -> None:
