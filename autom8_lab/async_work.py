@@ -6,10 +6,9 @@ import asyncio
 import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from sqlite_utils import Database
+from .errors import InvalidValue
 
 Result = TypeVar("Result")
 
@@ -44,19 +43,29 @@ async def to_its_end(future: asyncio.Future[Result]) -> Result:
 class AsyncConnection:
     """What `async with lab.connection()` gives: SQL off the event loop."""
 
-    def __init__(self, database: Database, call: Callable[..., Coroutine[Any, Any, Any]]) -> None:
-        self._database = database
+    def __init__(self, connection: Any, call: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        self._connection = connection
         self._call = call
 
     async def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a statement as tuples. Raises `StorageError`."""
-        return await self.run(lambda database: database.execute(sql, parameters).fetchall())  # type: ignore[arg-type]
+        return await self.run(lambda connection: connection.execute(sql, parameters or None).fetchall())
 
     async def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
-        """Return the rows of a query as dicts. Raises `StorageError`."""
-        return await self.run(lambda database: list(database.query(sql, parameters)))  # type: ignore[arg-type]
+        """Return the rows of a query as dicts. Raises `StorageError`, and `InvalidValue` for what gives no rows."""
 
-    async def run(self, function: Callable[[Database], Result]) -> Result:
-        """Return what a function makes of the sqlite-utils `Database`, in a thread of the lab."""
-        result: Result = await self._call(functools.partial(function, self._database), writes=False)
+        def rows(connection: Any) -> list[dict[str, Any]]:
+            from sqlite_utils.utils import dedupe_keys
+
+            cursor = connection.execute(sql, parameters or None)
+            if cursor.description is None:
+                raise InvalidValue(f"{sql!r} gives no rows: use execute()")
+            names = list(dedupe_keys(column[0] for column in cursor.description))
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+        return await self.run(rows)
+
+    async def run(self, function: Callable[[Any], Result]) -> Result:
+        """Return what a function makes of the connection that `Lab.connection` lends, in a thread of the lab."""
+        result: Result = await self._call(functools.partial(function, self._connection), writes=False)
         return result

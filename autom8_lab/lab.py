@@ -80,7 +80,7 @@ class Lab(
         return Watched(self._transaction(), what="transaction", end="so nothing of it was kept")
 
     def connection(self) -> AbstractContextManager[Database]:
-        """Lend a connection for SQL of your own: an sqlite-utils `Database` that can only read.
+        """Lend a connection for SQL of your own: an sqlite-utils `Database`, on PostgreSQL psycopg's, that can only read.
 
         It counts among `max_connections` and is closed at the end of the block, with whatever was done to it. Inside
         `transaction()` it sees the transaction's own writes; a lab in memory lends a copy. What the lab writes goes

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -16,9 +17,10 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from ..addresses import Address
 from ..errors import LabBusy, LabClosed, ReadOnlyLab
 from ..forking import new_lock
+from ..leaks import place_of_thread
 from .postgres_driver import Connection, is_lost, is_passing, look_at, pause_seconds, translated
 from .postgres_questions import asking, question_of, stamp_of
-from .postgres_transactions import Level, Savepoint, Transaction, Writing, level_of
+from .postgres_transactions import LendingInside, Level, Savepoint, Transaction, Writing, level_of
 from .waiting import Figures, Gate, Turn
 
 Result = TypeVar("Result")
@@ -59,6 +61,7 @@ class PostgresPool:
         self._durable = durable
         self._size = max_connections + 1
         self._used = 0
+        self.writing: Transaction | None = None
         self._closed = False
         self._making = new_lock()
         self._process = os.getpid()
@@ -225,7 +228,7 @@ class PostgresPool:
         level = level_of(self)
         if level is None:
             return self._repeated(action, committing=True)
-        with level.having():
+        with level.writing():
             if not level.whole:
                 result = self._in_savepoint(level.transaction, action)
             else:
@@ -350,6 +353,27 @@ class PostgresPool:
             connection.execute("ROLLBACK")
             raise LabBusy(f"{self.path}: another transaction is being written: try again, or raise deadline_seconds")
 
+    def _thread_that_writes(self) -> int | None:
+        transaction = self.writing
+        if transaction is None or transaction.finished or transaction.suspended:
+            return None
+        return transaction.thread
+
+    def refuse_if_of_this_thread(self) -> None:
+        """Raise where another task of this very thread has the transaction: to wait would keep it from going on."""
+        if self._thread_that_writes() == threading.get_ident():
+            raise LabBusy(f"another task of this thread is in a transaction on {self.path}: await it first")
+
+    def say_who_writes(self, error: BaseException, *, started: float) -> None:
+        """Raise `LabBusy` where another thread of this process kept the others from writing."""
+        thread = self._thread_that_writes()
+        if thread is not None:
+            self.figures.waited(started, in_vain=True)
+            raise LabBusy(
+                f"another thread{place_of_thread(thread)} kept the writing connection to {self.path} for "
+                f"{time.monotonic() - started:.1f} s: end its transaction sooner, or raise deadline_seconds"
+            ) from error
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read everything in the block as of one moment; inside a transaction it is that one's view."""
@@ -368,27 +392,20 @@ class PostgresPool:
         finally:
             self.give_back(connection)
 
-    @contextmanager
-    def lend(self) -> Iterator[Connection]:
+    def lend(self) -> AbstractContextManager[Connection]:
         """Lend a connection for somebody's own SQL, for reading alone: the transaction's inside one, else a new one."""
         level = level_of(self)
+        return self._lent() if level is None else LendingInside(self, level)
+
+    @contextmanager
+    def _lent(self) -> Iterator[Connection]:
+        connection = self.connect(read_only=True)
         try:
-            if level is None:
-                connection = self.connect(read_only=True)
-                try:
-                    yield connection
-                finally:
-                    connection.close()
-                return
-            with level.having():
-                connection = level.transaction.connection
-                connection.execute("SAVEPOINT lent; SET LOCAL transaction_read_only = on")
-                try:
-                    yield connection
-                finally:
-                    connection.execute("ROLLBACK TO lent; RELEASE lent")
+            yield connection
         except psycopg.Error as exc:
             raise self.ours(exc) from exc
+        finally:
+            connection.close()
 
     def stamp(self) -> Any:
         """Return a value that is another one after every commit of anyone; None inside a transaction."""

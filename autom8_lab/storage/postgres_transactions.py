@@ -19,6 +19,8 @@ from .postgres_driver import Connection, is_lost, is_passing
 if TYPE_CHECKING:
     from .postgres_pool import PostgresPool
 
+ONLY_READING = b"SAVEPOINT lent; SET LOCAL transaction_read_only = on"
+
 
 class _Visit:
     """Somebody's turn inside a transaction."""
@@ -42,7 +44,18 @@ class Transaction:
         self.complete = True  # whether the journal has everything
         self.suspended = False
         self.finished = False
+        self.query_only = False
         self.failure: str | None = None
+        self.thread = threading.get_ident()
+
+    def allow_writing(self, allowed: bool) -> None:
+        """Let the connection write, or only read while somebody has it for his own SQL.
+
+        Only the end of a savepoint makes a connection writable again; what was read in it needs no keeping.
+        """
+        if allowed == self.query_only:
+            self.connection.execute(b"ROLLBACK TO lent; RELEASE lent" if allowed else ONLY_READING)
+            self.query_only = not allowed
 
     def refuse_if_lost(self) -> None:
         """Raise where the server took everything back: what is written now would land alone."""
@@ -58,6 +71,7 @@ class Transaction:
             self.failure = str(error).strip().partition("\n")[0]
             raise self.owner.ours(error) from error
         until = self.owner.deadline()
+        self.query_only = False
         while True:
             old = self.connection
             self.owner.give_back(old)
@@ -90,10 +104,11 @@ class Transaction:
 class Level:
     """A transaction, or a savepoint in it, as those inside see it: they use its connection one at a time."""
 
-    def __init__(self, transaction: Transaction, depth: int, *, whole: bool = False) -> None:
+    def __init__(self, transaction: Transaction, depth: int, *, whole: bool = False, lent: bool = False) -> None:
         self.transaction = transaction
         self.depth = depth
         self.whole = whole
+        self.lent = lent
         self.broken: str | None = None
         self.mark = len(transaction.journal)
         self.turn = transaction.owner.new_turn()
@@ -129,6 +144,20 @@ class Level:
             yield
         finally:
             self.turn.give_back(visit)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Use the connection alone to write with it, also while it is lent."""
+        with self.having():
+            if not self.lent:
+                yield
+                return
+            self.transaction.allow_writing(True)
+            try:
+                yield
+            finally:
+                if not self.transaction.connection.closed:
+                    self.transaction.allow_writing(False)
 
     def take_turn(self, holder: Any) -> None:
         """Wait for the connection. Raises `LabBusy`."""
@@ -211,16 +240,20 @@ class Writing(Block):
         pool = self._pool
         if pool.read_only:
             raise ReadOnlyLab(f"{pool.path} {pool.read_only}")
-        until = pool.deadline(waiting=self._waiting)
+        pool.refuse_if_of_this_thread()
+        started, until = time.monotonic(), pool.deadline(waiting=self._waiting)
         while True:
             connection = pool.take(max(until, time.monotonic() + 1))
             try:
                 pool.begin(connection, waiting=self._waiting)
-                return self._enter(Level(Transaction(connection, pool), depth=0, whole=self._whole))
+                transaction = pool.writing = Transaction(connection, pool)
+                return self._enter(Level(transaction, depth=0, whole=self._whole))
             except psycopg.Error as exc:
                 if is_lost(exc):
                     connection.close()
                 pool.give_back(connection)
+                if is_passing(exc):
+                    pool.say_who_writes(exc, started=started)
                 if not is_lost(exc) or time.monotonic() >= until:
                     raise pool.ours(exc) from exc
                 time.sleep(0.05)
@@ -232,6 +265,7 @@ class Writing(Block):
         transaction, pool = level.transaction, self._pool
         if error is not None or transaction.suspended:
             return  # whatever is open when the connection is given back is taken back
+        transaction.allow_writing(True)
         transaction.refuse_if_lost()
         level.refuse_if_broken()
         until = pool.deadline()
@@ -268,6 +302,8 @@ class Savepoint(Block):
             if transaction.reading:
                 raise ReadOnlyLab(f"{self._pool.path}: a snapshot only reads: leave its block to write")
             transaction.refuse_if_lost()
+            if outer.lent:
+                transaction.allow_writing(True)
             level = Level(transaction, outer.depth + 1, whole=self._whole)
             name = f"SAVEPOINT level_{level.depth}".encode()
             try:
@@ -303,6 +339,44 @@ class Savepoint(Block):
     def _leave(self, level: Level) -> None:
         with suppress(ValueError):
             level.transaction.levels.remove(level)
+        transaction = level.transaction
+        if self._outer.lent and not (transaction.finished or transaction.connection.closed):
+            transaction.allow_writing(False)
+        self._outer.turn.give_back(self)
+
+
+class LendingInside(Block):
+    """The connection of the transaction that the caller is in, for somebody's SQL, which can only read."""
+
+    def __init__(self, pool: PostgresPool, outer: Level) -> None:
+        super().__init__(pool)
+        self._outer = outer
+
+    def __enter__(self) -> Connection:
+        outer = self._outer
+        outer.take_turn(self)
+        try:
+            outer.transaction.refuse_if_lost()
+            outer.transaction.allow_writing(False)
+        except BaseException as exc:
+            outer.turn.give_back(self)
+            if isinstance(exc, psycopg.Error):
+                raise self._pool.ours(exc) from exc
+            raise
+        return self._enter(Level(outer.transaction, outer.depth, lent=True)).connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        if isinstance(error, psycopg.Error):
+            raise self._pool.ours(error) from error
+
+    def _end(self, level: Level, error: BaseException | None) -> None:
+        if not self._outer.lent:
+            level.transaction.allow_writing(True)
+
+    def _leave(self, level: Level) -> None:
         self._outer.turn.give_back(self)
 
 
