@@ -57,6 +57,24 @@ class Measure:
     given: str | None = None
 
 
+@dataclass(frozen=True)
+class Rate:
+    """What a row has done per second: an amount over a duration in milliseconds, both of them columns.
+
+    Where the column `waited_ms` has something, that time does not count, nor does what the column `apart` has.
+    """
+
+    amount: str
+    apart: str
+    duration_ms: str
+    waited_ms: str
+
+    @property
+    def columns(self) -> tuple[str, str, str, str]:
+        """The columns it is made of, in the order of the fields."""
+        return self.amount, self.apart, self.duration_ms, self.waited_ms
+
+
 def html_table(rows: Iterable[tuple[Any, Any]], *, caption: str = "") -> str:
     """Render pairs as an HTML table, every value escaped."""
     body = "".join(

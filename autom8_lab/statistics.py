@@ -224,18 +224,52 @@ def quantiles_with_intervals(
         ordered = np.sort(ordered)
     elif (np.diff(ordered) < 0).any():
         raise InvalidValue("the values are not in ascending order: sort them, or leave out assume_sorted=True")
+    ranks = quantile_ranks(ordered.size, probabilities, confidence=confidence)
+    return ranks.quantiles(ordered[ranks.ranks - 1])
+
+
+class QuantileRanks(NamedTuple):
+    """Which of n ordered values quantiles and their bounds are made of, for the probabilities that n supports.
+
+    `ranks` has four rows, from 1 for the smallest: the values on both sides of the estimate, whose place between them is
+    `fraction`, and the low and the high bound.
+    """
+
+    ranks: NDArray[np.int64]
+    fraction: FloatArray
+    supported: NDArray[np.bool_]
+
+    def quantiles(self, values: FloatArray) -> QuantileIntervals:
+        """Return the quantiles from the values at these ranks, in the shape of `ranks`."""
+        import numpy as np
+
+        bounds = np.full((3, self.supported.size), np.nan)
+        a, b, bounds[1, self.supported], bounds[2, self.supported] = values
+        # As np.quantile does.
+        near, far = a + (b - a) * self.fraction, b - (b - a) * (1 - self.fraction)
+        bounds[0, self.supported] = np.where(self.fraction < 0.5, near, far)
+        return QuantileIntervals(*bounds)
+
+
+def quantile_ranks(n: int, probabilities: ArrayLike, *, confidence: float = 0.95) -> QuantileRanks:
+    """Return which of n ordered values `quantiles_with_intervals` looks at. Raises InvalidValue.
+
+    >>> quantile_ranks(100, [0.5, 0.99]).ranks.T
+    array([[50, 51, 40, 60]])
+    """
+    import numpy as np
+
     p = np.atleast_1d(_numbers("probabilities", probabilities))
     _refuse("probabilities", p, ~((p >= 0) & (p <= 1)), "give probabilities from 0 to 1, 0.95 for p95")
     tail = _tail(confidence)
-    n = ordered.size
     supported = (n > 0) & (p**n <= tail) & ((1 - p) ** n <= tail)
-    bounds = np.full((3, p.size), np.nan)
-    if supported.any():
-        low_rank, high_rank = _quantile_ranks(n, p[supported], tail)
-        bounds[0, supported] = _linear_quantiles(ordered, p[supported])
-        bounds[1, supported] = ordered[low_rank - 1]
-        bounds[2, supported] = ordered[high_rank - 1]
-    return QuantileIntervals(*bounds)
+    if not supported.any():
+        return QuantileRanks(np.zeros((4, 0), dtype=np.int64), np.zeros(0), supported)
+    position = (n - 1) * p[supported]
+    left = np.floor(position).astype(np.int64)
+    bounds = _quantile_ranks(n, p[supported], tail)
+    ranks = np.array([left + 1, np.minimum(left + 2, n), *bounds])
+    return QuantileRanks(ranks, position - left, supported)
 
 
 def tokens_per_second(output_tokens: ArrayLike, latency_ms: ArrayLike, ttft_ms: ArrayLike | None = None) -> FloatArray:
@@ -330,17 +364,6 @@ def _binomial_quantile(n: int, p: FloatArray, level: float) -> FloatArray:
     lower = np.maximum(k - 1, 0)
     quantile: FloatArray = np.where(bdtr(lower, n, p) >= level, lower, k)
     return quantile
-
-
-def _linear_quantiles(ordered: FloatArray, p: FloatArray) -> FloatArray:
-    """Interpolate as `np.quantile` does, without the partition it makes even of sorted values."""
-    import numpy as np
-
-    position = (ordered.size - 1) * p
-    left = np.floor(position).astype(np.int64)
-    fraction = position - left
-    a, b = ordered[left], ordered[np.minimum(left + 1, ordered.size - 1)]
-    return np.where(fraction < 0.5, a + (b - a) * fraction, b - (b - a) * (1 - fraction))
 
 
 def _tail(confidence: float) -> float:

@@ -302,7 +302,8 @@ def test_on_the_same_prompts_a_small_difference_shows(lab: Lab) -> None:
     by_measure = frame.set_index("measure")
     quality = by_measure.loc["quality"]
     assert (quality["paired"], quality["n_a"], quality["n_b"], quality["verdict"]) == (True, 60, 60, "a better")
-    assert quality["difference_low"] < 0.05 < quality["difference_high"]
+    assert 0 < quality["difference_low"] < quality["difference"] < quality["difference_high"]
+    assert quality["difference"] == pytest.approx(0.05, abs=0.01)
     assert by_measure.loc["cost_usd", "verdict"] == "a better"
     assert by_measure.loc["latency_ms", ["difference", "verdict"]].tolist() == [0, "cannot tell yet"]
     swapped = lab.compare_models("b", "a").set_index("measure")

@@ -90,7 +90,8 @@ def _paired(
     if both.sum() < 2:
         return None
     first, second = means[0][both], means[1][both]
-    low, high = paired_bootstrap_interval(first - second, confidence=confidence)
+    # In order, so that the interval does not depend on the one in which the calls come.
+    low, high = paired_bootstrap_interval(np.sort(first - second), confidence=confidence)
     return _row(True, len(first), len(second), first.mean(), second.mean(), low, high)
 
 
@@ -99,7 +100,7 @@ def _unpaired(
 ) -> dict[str, Any]:
     import numpy as np
 
-    parts = [values[(calls["model"] == model).to_numpy() & ~np.isnan(values)] for model in (a, b)]
+    parts = [np.sort(values[(calls["model"] == model).to_numpy() & ~np.isnan(values)]) for model in (a, b)]
     bounds = []
     for part in parts:
         mean = part.mean() if len(part) else np.nan

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DamagedLab, InvalidValue
@@ -26,7 +27,7 @@ from ..records import Condition, Group, Measure
 from ..storage.base import Coded
 from ..validation import name_value, positive_integer
 from .comparison import compare
-from .latency import latency
+from .latency import LATENCY_VALUES, latency, latency_of_ranked, latency_ranks
 from .performance import model_performance
 from .usage import COST_MEASURES, USAGE_MEASURES, cost_of_sums, usage_of_sums
 
@@ -161,6 +162,15 @@ class Analysis:
         chosen, where = groups(by, freq), self.where(filters)
 
         def make() -> pd.DataFrame:
+            found = self._storage.ranked(
+                TABLE,
+                by=chosen,
+                values=LATENCY_VALUES,
+                ranks=partial(latency_ranks, confidence=confidence),
+                where=where,
+            )
+            if found is not None:
+                return latency_of_ranked(found, chosen, confidence=confidence)
             calls = self.calls(["latency_ms", "ttft_ms", "output_tokens", "reasoning_tokens"], chosen, where)
             return latency(calls, by=by, freq=freq, confidence=confidence)
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from ..records import Chunk, Condition, Finding, Group, Measure, Nearest, Neighbour, TextMatch
+from ..records import Chunk, Condition, Finding, Group, Measure, Nearest, Neighbour, Rate, TextMatch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,14 @@ class Coded(NamedTuple):
 
     codes: NDArray[np.int32]
     values: list[str]
+
+
+class Ranked(NamedTuple):
+    """Values by group: a column per group as in `Storage.aggregate`, and for each name how many values each group has
+    and the chosen ones by their ranks."""
+
+    keys: dict[str, list[Any]]
+    values: dict[str, list[tuple[int, dict[int, float]]]]
 
 
 class TableShape(NamedTuple):
@@ -147,6 +155,22 @@ class Storage(ABC):
         A group's column is named like its own, with a key like "metadata.team" (texts, other values as JSON), with a
         frequency "period": the period's first instant, aware; weeks begin on Monday. A sum of nothing is None.
         """
+
+    def ranked(
+        self,
+        table: str,
+        *,
+        by: Sequence[Group],
+        values: Mapping[str, str | Rate],
+        ranks: Callable[[str, int], Sequence[int]],
+        where: Where = (),
+    ) -> Ranked | None:
+        """Put the values of each group of the matching rows in order and return some; None where `columns` is better.
+
+        `values` names columns, and rates of them; `ranks` tells for a name, and how many values a group has, which ones
+        are wanted, from 1 for the smallest.
+        """
+        return None
 
     @abstractmethod
     def stamp(self) -> Any:

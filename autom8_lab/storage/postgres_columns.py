@@ -1,4 +1,4 @@
-"""Many rows at once on PostgreSQL: columns into a table and out of it, and sums by group, all made by the server."""
+"""Many rows at once on PostgreSQL: columns into a table and out of it, packed by the server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from ..records import Group, Measure
+from ..records import Group
 from .base import Coded, Storage, Where
 from .postgres_driver import Connection
 from .postgres_partitions import PARTITIONED, Partitions, month_of
@@ -36,7 +36,6 @@ SPOKEN_OF = {"embedding_sets", "usage_ledger", "settings_log", "billing"}
 SOURCES = "usage_sources"
 COPY_ROWS = 8
 IDS = {"id", "source_id"}  # texts that hardly repeat: to code them would only cost
-TRUNCATED = {"h": "hour", "D": "day", "W": "week", "M": "month"}
 EPOCH_2000_US = 946_684_800_000_000  # PostgreSQL counts from the year 2000
 NOTHING_AT = -(2**63)  # NaT, and also PostgreSQL's -infinity
 NUMBERS, TIME = ("bigint", "integer", "double precision", "boolean"), "timestamp with time zone"
@@ -110,7 +109,7 @@ class PostgresColumns(Storage):
         terms = [quoted(name) for name in names]
         given: list[Any] = []
         for group in keys:
-            term, values = _json_value(group)
+            term, values = json_value(group)
             terms.append(term)
             given += values
         kinds = [known[name] for name in names] + ["text"] * len(keys)
@@ -123,7 +122,7 @@ class PostgresColumns(Storage):
                 cells = list(cursor.execute(sql, [*given, *parameters]).fetchall()[0])
             labels = [*names, *(group.label for group in keys)]
             for place in range(len(names), len(labels)):
-                shown = {text: _key_text(text) for text in set(cells[place] or ())}
+                shown = {text: key_text(text) for text in set(cells[place] or ())}
                 cells[place] = [shown[text] for text in cells[place] or ()]
             return {
                 label: _unpacked(kind, cell, plain=label in IDS)
@@ -131,34 +130,6 @@ class PostgresColumns(Storage):
             }
 
         return self._pool.read(action)
-
-    def aggregate(
-        self, table: str, *, by: Sequence[Group], measures: Sequence[Measure], where: Where = ()
-    ) -> dict[str, list[Any]]:
-        """See `Storage.aggregate`."""
-        known = self._columns(table)
-        named = [group.column for group in by]
-        for measure in measures:
-            named += [*measure.columns, *([measure.given] if measure.given else [])]
-        self._refuse_unknown(table, named, known)
-        groups = [_group(group) for group in by]
-        filters, parameters = where_clause(where, known)
-        terms = ", ".join([term for term, _ in groups] + [_figure(measure, known) for measure in measures])
-        places = [str(place) for place in range(1, len(by) + 1)]
-        order = ", ".join(f"{place} NULLS FIRST" for place in places)
-        end = f" GROUP BY {', '.join(places)} ORDER BY {order}" if by else " HAVING count(*) > 0"
-        given = [value for _, values in groups for value in values]
-        sql = f"SELECT {terms} FROM {quoted(table)}{filters}{end}".encode()
-        rows = self._pool.read(lambda connection: connection.execute(sql, [*given, *parameters]).fetchall())
-        if any(group.key is not None for group in by):
-            keyed = [group.key is not None for group in by] + [False] * len(measures)
-            rows = [
-                tuple(_key_text(cell) if is_key else cell for cell, is_key in zip(row, keyed, strict=True))
-                for row in rows
-            ]
-            rows.sort(key=lambda row: [(cell is not None, cell) for cell in row[: len(by)]])
-        labels = [*(group.label for group in by), *(measure.name for measure in measures)]
-        return dict(zip(labels, map(list, zip(*rows, strict=True)) if rows else ([] for _ in labels), strict=True))
 
 
 def numbered(connection: Connection, table: str, kept: list[int], count: int) -> None:
@@ -283,13 +254,7 @@ def _unpacked(kind: str, cell: Any, *, plain: bool) -> NDArray[Any] | Coded:
     return Coded(found, [text for text in codes if text is not None])
 
 
-def _group(group: Group) -> tuple[str, list[Any]]:
-    if group.freq:
-        return f"date_trunc('{TRUNCATED[group.freq]}', {quoted(group.column)}, 'UTC')", []
-    return _json_value(group) if group.key is not None else (quoted(group.column), [])
-
-
-def _json_value(group: Group) -> tuple[str, list[Any]]:
+def json_value(group: Group) -> tuple[str, list[Any]]:
     """Return SQL for a JSON column's top-level key: "t" and a text, "j" and another value's JSON, null as NULL."""
     value = f"({quoted(group.column)} -> %s::text)"
     own = f"({quoted(group.column)} ->> %s::text)"
@@ -297,24 +262,10 @@ def _json_value(group: Group) -> tuple[str, list[Any]]:
     return f'({sql}) COLLATE "C"', [group.key] * 3
 
 
-def _key_text(value: str | None) -> str | None:
+def key_text(value: str | None) -> str | None:
     """Return the text that a key's value is shown as: JSON without spaces, as SQLite writes it."""
     if value is None or value[0] == "t":
         return value and value[1:]
     if value[1] in "[{":
         return json.dumps(json.loads(value[1:]), ensure_ascii=False, separators=(",", ":"))
     return value[1:]
-
-
-def _figure(measure: Measure, known: Mapping[str, str]) -> str:
-    columns = [f"{quoted(name)}{'::integer' if known[name] == 'boolean' else ''}" for name in measure.columns]
-    what = f"coalesce({', '.join(columns)})" if len(columns) > 1 else columns[0] if columns else "*"
-    only = f" FILTER (WHERE {quoted(measure.given)} IS NOT NULL)" if measure.given else ""
-    kinds = {known[name] for name in measure.columns}
-    if measure.function == "bytes":
-        text = what if kinds == {"text"} else f"({what})::text"
-        return f"(sum(octet_length({text})){only})::bigint"
-    if measure.function == "sum":
-        kind = "double precision" if "double precision" in kinds else "bigint"
-        return f"(sum({what}){only})::{kind}"
-    return f"{measure.function}({what}){only}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -17,7 +16,6 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 from ..addresses import Address
 from ..errors import LabBusy, LabClosed, ReadOnlyLab
 from ..forking import new_lock
-from ..leaks import place_of_thread
 from .postgres_driver import Connection, is_lost, is_passing, look_at, pause_seconds, translated
 from .postgres_questions import asking, question_of, stamp_of
 from .postgres_transactions import LendingInside, Level, Savepoint, Transaction, Writing, level_of
@@ -352,27 +350,6 @@ class PostgresPool:
         if not waiting and row is not None and row[0] is False:
             connection.execute("ROLLBACK")
             raise LabBusy(f"{self.path}: another transaction is being written: try again, or raise deadline_seconds")
-
-    def _thread_that_writes(self) -> int | None:
-        transaction = self.writing
-        if transaction is None or transaction.finished or transaction.suspended:
-            return None
-        return transaction.thread
-
-    def refuse_if_of_this_thread(self) -> None:
-        """Raise where another task of this very thread has the transaction: to wait would keep it from going on."""
-        if self._thread_that_writes() == threading.get_ident():
-            raise LabBusy(f"another task of this thread is in a transaction on {self.path}: await it first")
-
-    def say_who_writes(self, error: BaseException, *, started: float) -> None:
-        """Raise `LabBusy` where another thread of this process kept the others from writing."""
-        thread = self._thread_that_writes()
-        if thread is not None:
-            self.figures.waited(started, in_vain=True)
-            raise LabBusy(
-                f"another thread{place_of_thread(thread)} kept the writing connection to {self.path} for "
-                f"{time.monotonic() - started:.1f} s: end its transaction sooner, or raise deadline_seconds"
-            ) from error
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

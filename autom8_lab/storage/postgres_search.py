@@ -9,8 +9,8 @@ from ..errors import ContextNotFound, InvalidValue
 from ..records import Chunk, Condition, Nearest, Neighbour, TextMatch
 from .base import Row, Where
 from .postgres_binary import packed_integers, packed_texts
-from .postgres_columns import PostgresColumns
 from .postgres_driver import Connection
+from .postgres_figures import PostgresFigures
 from .postgres_text import PostgresText, passages
 from .postgres_vectors import PostgresVectors
 
@@ -23,7 +23,7 @@ WITHOUT_CHUNKS = (
 )
 
 
-class PostgresSearch(PostgresColumns):
+class PostgresSearch(PostgresFigures):
     """The operations of `PostgresStorage` on the text index and the vectors."""
 
     _text: PostgresText

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from ..errors import LabBusy, ReadOnlyLab, StorageError
+from ..leaks import place_of_thread
 from .base import Unit
 from .postgres_driver import Connection, is_lost, is_passing
 
@@ -240,7 +241,9 @@ class Writing(Block):
         pool = self._pool
         if pool.read_only:
             raise ReadOnlyLab(f"{pool.path} {pool.read_only}")
-        pool.refuse_if_of_this_thread()
+        if _thread_that_writes(pool) == threading.get_ident():
+            # To wait for it here would keep it from going on.
+            raise LabBusy(f"another task of this thread is in a transaction on {pool.path}: await it first")
         started, until = time.monotonic(), pool.deadline(waiting=self._waiting)
         while True:
             connection = pool.take(max(until, time.monotonic() + 1))
@@ -253,7 +256,7 @@ class Writing(Block):
                     connection.close()
                 pool.give_back(connection)
                 if is_passing(exc):
-                    pool.say_who_writes(exc, started=started)
+                    _say_who_writes(pool, exc, started=started)
                 if not is_lost(exc) or time.monotonic() >= until:
                     raise pool.ours(exc) from exc
                 time.sleep(0.05)
@@ -286,6 +289,24 @@ class Writing(Block):
         level.transaction.finished = True
         if not level.transaction.suspended:
             self._pool.give_back(level.transaction.connection)
+
+
+def _thread_that_writes(pool: PostgresPool) -> int | None:
+    transaction = pool.writing
+    if transaction is None or transaction.finished or transaction.suspended:
+        return None
+    return transaction.thread
+
+
+def _say_who_writes(pool: PostgresPool, error: BaseException, *, started: float) -> None:
+    """Raise `LabBusy` where another thread of this process kept the others from writing."""
+    thread = _thread_that_writes(pool)
+    if thread is not None:
+        pool.figures.waited(started, in_vain=True)
+        raise LabBusy(
+            f"another thread{place_of_thread(thread)} kept the writing connection to {pool.path} for "
+            f"{time.monotonic() - started:.1f} s: end its transaction sooner, or raise deadline_seconds"
+        ) from error
 
 
 class Savepoint(Block):
