@@ -7,7 +7,7 @@ Starts a server of its own (the wheel that the tests use), with fsync, on a temp
 contexts: batches stored, and hybrid search of the stored ones, k = 10; encoding costs nothing on any side. Bare psycopg
 does what one writes by hand: binary COPY into a table with a hash of each text, a generated `tsvector`, GIN and `halfvec`
 HNSW, and reciprocal rank fusion of the two in one statement, with the lab's settings of the index.
-ledger: `usage_df` against its own GROUP BY, over everything and over a month.
+ledger: `usage_df` against its own GROUP BY, over everything and over a month; `latency_df` against percentile_cont.
 crowd: processes that write for a while, the server stopped in the middle and started after some seconds. Every write that
 was acknowledged must be there once, and whoever wrote goes on without opening the lab again.
 scifact: the search quality of benchmarks/scifact.py on both, and whether the top ten are the same. `--lab` names the SQLite
@@ -87,6 +87,13 @@ SUMS = (
     " sum(cache_write_tokens), sum(reasoning_tokens), sum(coalesce(cost_actual_usd, cost_estimated_usd)),"
     " count(coalesce(cost_actual_usd, cost_estimated_usd))"
 )
+# What one writes by hand for `latency_df`, without its intervals.
+QUANTILES = """
+    SELECT model, percentile_cont('{0.5,0.9,0.95,0.99}'::float8[]) WITHIN GROUP (ORDER BY latency_ms),
+        percentile_cont('{0.5,0.95}'::float8[]) WITHIN GROUP (ORDER BY ttft_ms),
+        percentile_cont(0.5) WITHIN GROUP (ORDER BY output_tokens * 1000 / nullif(latency_ms - coalesce(ttft_ms, 0), 0))
+    FROM usage_ledger GROUP BY 1
+"""
 
 
 def show(name: str, ours: float, theirs: float, *, unit: str, at_least: float) -> bool:
@@ -257,8 +264,8 @@ def summed(lab: al.Lab, address: str, *, repeats: int) -> bool:
                 show(f"{name} / GROUP BY", 1 / ours, 1 / theirs, unit="per s", at_least=0 if options else 1 / 1.5)
                 and held
             )
-        (latency,) = in_turns(3, forgetting(lab.latency_df))
-        print(f"  latency_df() {latency:.2f} s")
+        ours, theirs = in_turns(3, forgetting(lab.latency_df), lambda: connection.execute(QUANTILES).fetchall())
+        show("latency_df() / percentile_cont, without intervals", 60 / ours, 60 / theirs, unit="a min", at_least=0)
     return held
 
 
