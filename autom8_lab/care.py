@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from .addresses import is_address
 from .errors import LabNotFound, StorageError, StorageFull
 from .frames import frame
 from .indexing import progress_bar
@@ -17,6 +18,7 @@ from .validation import path_value, progress_value
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .config import LabConfig
     from .storage import Storage
 
 CHECK_COLUMNS = {"severity": "str", "table": "str", "key": "str", "finding": "str", "remedy": "str"}
@@ -39,6 +41,20 @@ def check_file(path: str | os.PathLike[str], *, progress: bool | None = None) ->
         raise LabNotFound(f"no lab at {path} to check: give the path of its file")
     with Bar(progress, unit="rows") as bar:
         return _frame_of(check_file(os.fspath(path), progress=bar.tell))
+
+
+def check_place(config: LabConfig, *, progress: bool | None = None) -> pd.DataFrame:
+    """Look at everything in the lab of a configuration: in its file, which need not be one that can be opened, or on
+    its server."""
+    from .storage import open_storage
+
+    if not is_address(config.db_path):
+        return check_file(config.db_path, progress=progress)
+    storage = open_storage(config, migrate=False)
+    try:
+        return check(storage, progress=progress)
+    finally:
+        storage.close()
 
 
 @contextmanager

@@ -171,7 +171,6 @@ def _state_of(lab: Lab, *, created: bool, migrations_before: int, contexts_store
 def complaints(health: Mapping[str, Any]) -> list[str]:
     """Return the lines of a lab's health that say something is wrong with its file."""
     unread = {name: value for name, value in health.items() if str(value).startswith("cannot be read")}
-    wrong = (
-        {} if str(health["quick_check"]).startswith(("ok", "not finished")) else {"quick_check": health["quick_check"]}
-    )
+    quick_check = health.get("quick_check", "ok")  # a server has none
+    wrong = {} if str(quick_check).startswith(("ok", "not finished")) else {"quick_check": quick_check}
     return [f"{name}: {value}" for name, value in {**unread, **wrong}.items()]

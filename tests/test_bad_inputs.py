@@ -8,15 +8,19 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
+from backends import Places
 
 import autom8_lab as al
 from autom8_lab.lab import Lab
+
+BOTH_BACKENDS = True
 
 MODEL = "hash-16"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -267,9 +271,12 @@ WITHOUT_CASES = {
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def filled(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab that no case may change."""
-    with al.open(tmp_path_factory.mktemp("bad") / "lab.db", embedding_model=MODEL, synchronous="OFF") as lab:
+    with (
+        closing(Places(backend, tmp_path_factory.mktemp("bad"))) as place,
+        al.open(place("lab.db"), embedding_model=MODEL, synchronous="OFF") as lab,
+    ):
         lab.store_context("The first text.", context_id="one", topic="numbers", metadata={"n": 1})
         lab.store_context("The second text.", context_id="two")
         decision = lab.record_decision("route", chosen="a", candidates={"a": 0.7, "b": 0.3}, propensity=0.9)
@@ -282,11 +289,12 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def content(lab: Lab) -> list[Any]:
     """Everything that the lab's tables hold, the notes of reading it aside."""
     lab._access.flush()
-    with lab.connection() as database:
-        tables = [
-            name for name in sorted(database.table_names()) if "fts" not in name and not name.startswith("access_")
-        ]
-        return [(name, database.execute(f'SELECT * FROM "{name}"').fetchall()) for name in tables]
+    storage = lab._storage
+    return [
+        (name, list(storage.batches(name, by=shape.key, size=1_000)))
+        for name, shape in sorted(storage.tables().items())
+        if not name.startswith("access_")
+    ]
 
 
 def call(lab: Lab, verb: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ import autom8_lab as al
 from autom8_lab import mockdata
 from autom8_lab.cli import ALL, COMMANDS, main
 from autom8_lab.demo import demo_rows, run_demo
+
+BOTH_BACKENDS = True
 
 ENVIRONMENT = {"AUTOM8_EMBEDDING_MODEL": "hash-64"}
 
@@ -61,9 +64,16 @@ def commands() -> dict[str, click.Command]:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Path:
+def path(place: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The lab that commands find by themselves."""
+    path = place("autom8.db")
+    monkeypatch.setenv("AUTOM8_DB_PATH", path)
+    return path
+
+
+@pytest.fixture
+def ledger(path: str) -> str:
     """A lab with mock traffic."""
-    path = tmp_path / "autom8.db"
     with al.open(path, embedding_model="hash-64", synchronous="OFF") as lab:
         mockdata.fill(lab, days=3, calls_per_day=60, until="2026-06-01")
     return path
@@ -281,37 +291,41 @@ def test_a_process_ends_without_a_traceback() -> None:
         assert result.stderr.startswith("Error: ")
 
 
-def test_a_warning_is_one_line_and_the_answer_comes_all_the_same() -> None:
+def test_a_warning_is_one_line_and_the_answer_comes_all_the_same(path: str) -> None:
     run("store", "A text.")
     result = run("search", "text", AUTOM8_EMBEDDING_MODEL="hash-32")
     assert result.exit_code == 0
-    assert re.fullmatch(r"Warning: the vectors in .*autom8.db come from 'hash-64'.*\n", result.stderr)
+    assert re.fullmatch(rf"Warning: the vectors in .*{re.escape(path)} come from 'hash-64'.*\n", result.stderr)
     assert "A text." in result.stdout
 
 
 # Set up
 
 
-def test_init_makes_a_lab_once_and_says_whether_it_is_ready(tmp_path: Path) -> None:
+def test_init_makes_a_lab_once_and_says_whether_it_is_ready(
+    tmp_path: Path, place: Callable[[str], str], backend: str
+) -> None:
+    path = place("new/lab.db")  # on the server it is there already, and empty
     (tmp_path / "first.csv").write_text("context_id,content,pinned,priority\na,A first text.,yes,7\n", encoding="utf-8")
-    report = answer("init", "--db", "new/lab.db", "--contents", "first.csv")
-    assert (report["ready"], report["created"], report["contexts_stored"]) == (True, True, 1)
-    report = answer("init", "--db", "new/lab.db", "--contents", "first.csv")
+    report = answer("init", "--db", path, "--contents", "first.csv")
+    assert (report["ready"], report["created"], report["contexts_stored"]) == (True, backend == "sqlite", 1)
+    report = answer("init", "--db", path, "--contents", "first.csv")
     assert (report["ready"], report["created"], report["contexts_stored"]) == (True, False, 0)
-    with al.open("new/lab.db", embedding_model="hash-64") as lab:
+    with al.open(path, embedding_model="hash-64") as lab:
         assert (lab.get_context("a").pinned, lab.get_context("a").priority) == (True, 7)
     result = run("init", "--db", "other.db", AUTOM8_SYNCHRONOUS="OFF")
     assert result.exit_code == 1
     assert re.search(r"^problems +synchronous=OFF: use NORMAL or FULL", result.stdout, re.MULTILINE)
 
 
-def test_migrate_goes_to_a_version_and_shows_it() -> None:
-    newest = answer("migrate", "--db", "lab.db")["total_migrations"]
-    assert answer("migrate", "--db", "lab.db", "--status")["applied_count"] == newest
-    assert answer("migrate", "--db", "lab.db", "--to", "3")["applied_count"] == 3
-    assert answer("migrate", "--db", "lab.db", "--to", "m005_access_log")["applied_count"] == 5
-    assert len(answer("migrate", "--db", "lab.db", "--status")["pending"]) == newest - 5
-    assert answer("migrate", "--db", "lab.db")["pending"] == []
+def test_migrate_goes_to_a_version_and_shows_it(place: Callable[[str], str]) -> None:
+    lab = place("lab.db")
+    newest = answer("migrate", "--db", lab)["total_migrations"]
+    assert answer("migrate", "--db", lab, "--status")["applied_count"] == newest
+    assert answer("migrate", "--db", lab, "--to", "3")["applied_count"] == 3
+    assert answer("migrate", "--db", lab, "--to", "m005_access_log")["applied_count"] == 5
+    assert len(answer("migrate", "--db", lab, "--status")["pending"]) == newest - 5
+    assert answer("migrate", "--db", lab)["pending"] == []
 
 
 def test_config_shows_begins_and_checks(tmp_path: Path) -> None:
@@ -331,10 +345,10 @@ def test_config_shows_begins_and_checks(tmp_path: Path) -> None:
 # Remember and find
 
 
-def test_a_text_is_stored_with_what_is_known_about_it_and_found() -> None:
+def test_a_text_is_stored_with_what_is_known_about_it_and_found(path: str) -> None:
     options = "--topic rules --id a --summary S --source hand --priority 3 --pin --ttl 30d --metadata team=core --metadata n=5"
     assert answer("store", "Refunds need a second approval.", *options.split())[0]["outcome"] == "stored"
-    with al.open("autom8.db", embedding_model="hash-64") as lab:
+    with al.open(path, embedding_model="hash-64") as lab:
         context = lab.get_context("a")
         assert (context.topic, context.summary, context.source, context.priority) == ("rules", "S", "hand", 3)
         assert (context.pinned, context.metadata) == (True, {"team": "core", "n": 5})
@@ -348,7 +362,7 @@ def test_a_text_is_stored_with_what_is_known_about_it_and_found() -> None:
     assert run("search", "refunds", "--until", "2020-01-01").stdout == "no rows\n"
 
 
-def test_an_id_that_is_taken_is_refused_updated_or_left(tmp_path: Path) -> None:
+def test_an_id_that_is_taken_is_refused_updated_or_left(tmp_path: Path, path: str) -> None:
     run("store", "One.", "--id", "a")
     result = run("store", "Two.", "--id", "a")
     assert result.exit_code == 1
@@ -357,12 +371,12 @@ def test_an_id_that_is_taken_is_refused_updated_or_left(tmp_path: Path) -> None:
     assert answer("store", "Two.", "--id", "a", "--if-exists", "update")[0]["outcome"] == "updated"
 
 
-def test_files_and_standard_input_are_stored(tmp_path: Path) -> None:
+def test_files_and_standard_input_are_stored(tmp_path: Path, path: str) -> None:
     (tmp_path / "one.md").write_text("\ufeffThe first file.", encoding="utf-8")
     (tmp_path / "two.md").write_text("The second file.", encoding="utf-8")
     assert len(answer("store", "--file", "one.md", "--file", "two.md", "--topic", "files")) == 2
     run("store", "--file", "-", "--id", "piped", input="From a pipe.")
-    with al.open("autom8.db", embedding_model="hash-64") as lab:
+    with al.open(path, embedding_model="hash-64") as lab:
         contents = {item.content: item.source for item in lab.list_contexts()}
     assert contents == {"The first file.": "one.md", "The second file.": "two.md", "From a pipe.": None}
 
@@ -381,19 +395,19 @@ def test_files_and_standard_input_are_stored(tmp_path: Path) -> None:
         ("rows.csv", 'content,context_id,priority,metadata\nOne.,1,2,\nTwo.,,,"{""a"": 1}"\n'),
     ],
 )
-def test_rows_are_stored_from_every_kind_of_file(tmp_path: Path, name: str, text: str) -> None:
+def test_rows_are_stored_from_every_kind_of_file(tmp_path: Path, path: str, name: str, text: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert [row["outcome"] for row in answer("store", "--rows", name, "--topic", "rows")] == ["stored", "stored"]
-    with al.open("autom8.db", embedding_model="hash-64") as lab:
+    with al.open(path, embedding_model="hash-64") as lab:
         assert lab.get_context("1").priority == 2
         assert [hit.context.metadata for hit in lab.search("two", k=1, topic="rows")] == [{"a": 1}]
 
 
-def test_rows_come_through_a_pipe() -> None:
+def test_rows_come_through_a_pipe(path: str) -> None:
     assert len(answer("store", "--rows", "-", input='{"content": "One."}\n{"content": "Two."}\n')) == 2
 
 
-def test_cleanup_removes_only_when_told_to() -> None:
+def test_cleanup_removes_only_when_told_to(path: str) -> None:
     run("store", "Old.", "--id", "old", "--ttl", "1s")
     run("store", "Kept.", "--id", "kept")
     time.sleep(1.1)
@@ -406,7 +420,7 @@ def test_cleanup_removes_only_when_told_to() -> None:
 
 
 @pytest.mark.parametrize("name", ["usage", "cost", "latency", "models"])
-def test_the_account_is_the_labs_own_frame(ledger: Path, name: str) -> None:
+def test_the_account_is_the_labs_own_frame(ledger: str, name: str) -> None:
     verb = {"models": "model_performance_df"}.get(name, f"{name}_df")
     with al.open(ledger, embedding_model="hash-64") as lab:
         expected = getattr(lab, verb)(by=["provider", "operation"], freq="D", since="2026-05-30", success=True)
@@ -423,7 +437,7 @@ def test_the_account_is_the_labs_own_frame(ledger: Path, name: str) -> None:
     assert len(table) == len(expected) + 1
 
 
-def test_calls_are_filtered_by_several_names_and_metadata(ledger: Path) -> None:
+def test_calls_are_filtered_by_several_names_and_metadata(ledger: str) -> None:
     rows = answer("usage", "--model", "gpt-4.1", "--model", "gpt-4o-mini", "--source", "mock")
     assert [row["model"] for row in rows] == ["gpt-4.1", "gpt-4o-mini"]
     assert answer("usage", "--metadata", "team=nobody") == []
@@ -432,14 +446,14 @@ def test_calls_are_filtered_by_several_names_and_metadata(ledger: Path) -> None:
     )
 
 
-def test_the_newest_decisions_are_shown(ledger: Path) -> None:
+def test_the_newest_decisions_are_shown(ledger: str) -> None:
     rows = answer("decisions", "--limit", "3", "--type", "route")
     assert len(rows) == 3
     assert rows == sorted(rows, key=lambda row: row["at"])
     assert rows[0]["candidates"][rows[0]["chosen"]] is not None
 
 
-def test_logs_are_imported_with_a_report(tmp_path: Path) -> None:
+def test_logs_are_imported_with_a_report(tmp_path: Path, path: str, place: Callable[[str], str]) -> None:
     (tmp_path / "calls.csv").write_text(
         "Model,Prompt tokens,Completion tokens,At\ngpt-4o-mini,10,20,2026-05-01T10:00:00Z\ngpt-4o-mini,-1,2,2026-05-01T11:00:00Z\n",
         encoding="utf-8",
@@ -454,40 +468,51 @@ def test_logs_are_imported_with_a_report(tmp_path: Path) -> None:
     assert re.search(r"already_there +1", table)
     mapping = ["model=Model", "at=At", "input_tokens=Completion tokens"]
     options = [word for pair in mapping for word in ("--mapping", pair)]
-    assert answer("import", "rows", "calls.csv", *options, "--db", "other.db")["new"] == 2
+    assert answer("import", "rows", "calls.csv", *options, "--db", place("other.db"))["new"] == 2
 
 
 # Look after the file
 
 
-def test_health_tells_the_state_and_the_numbers(ledger: Path) -> None:
+def test_health_tells_the_state_and_the_numbers(ledger: str, backend: str) -> None:
     report = answer("health")
-    assert (report["usage_rows"], report["journal_mode"]) == (180, "wal")
+    assert report["usage_rows"] == 180
+    assert report.get("journal_mode") == ("wal" if backend == "sqlite" else None)
     names = [line.split()[0] for line in run("health").stdout.splitlines() if not line.startswith(" ")]
     assert names == list(report)
     assert len(next(csv.DictReader(io.StringIO(run("health", "--csv").stdout)))) == len(report)
 
 
-def test_check_finds_nothing_in_a_sound_file_and_says_what_is_wrong_in_another(ledger: Path) -> None:
+def test_check_finds_nothing_in_a_sound_lab(ledger: str) -> None:
     assert answer("check") == []
     assert run("check").stdout == "nothing is wrong\n"
-    ledger.write_bytes(ledger.read_bytes().replace(b"gpt-4.1", b"gpt-4.9"))
+
+
+def replace_in(path: str, old: bytes, new: bytes) -> None:
+    Path(path).write_bytes(Path(path).read_bytes().replace(old, new))
+
+
+@pytest.mark.only_sqlite
+def test_check_says_what_is_wrong(ledger: str) -> None:
+    replace_in(ledger, b"gpt-4.1", b"gpt-4.9")
     result = run("check", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)[0]["severity"] == "error"
 
 
-def test_health_of_a_damaged_file_is_exit_code_1(ledger: Path) -> None:
-    content = bytearray(ledger.read_bytes())
+@pytest.mark.only_sqlite
+def test_health_of_a_damaged_file_is_exit_code_1(ledger: str) -> None:
+    content = bytearray(Path(ledger).read_bytes())
     for page in range(20, len(content) // 4096):
         content[page * 4096 : page * 4096 + 64] = b"\xff" * 64
-    ledger.write_bytes(content)
+    Path(ledger).write_bytes(content)
     result = run("health")
     assert result.exit_code == 1, result.output
     assert "malformed" in result.output or "quick_check" in result.output
 
 
-def test_a_backup_is_made_and_rotated(ledger: Path) -> None:
+@pytest.mark.only_sqlite
+def test_a_backup_is_made_and_rotated(ledger: str) -> None:
     assert answer("backup", "copy.db")["verified"] is True
     for _ in range(3):
         report = answer("backup", "backups/", "--keep", "2")
@@ -497,9 +522,10 @@ def test_a_backup_is_made_and_rotated(ledger: Path) -> None:
     assert answer("check", "--db", "copy.db") == []
 
 
-def test_a_damaged_lab_is_repaired_into_a_new_one(ledger: Path) -> None:
+@pytest.mark.only_sqlite
+def test_a_damaged_lab_is_repaired_into_a_new_one(ledger: str) -> None:
     assert answer("repair", "whole.db")["lost"] == 0
-    ledger.write_bytes(ledger.read_bytes().replace(b"gpt-4.1", b"gpt-4.9"))
+    replace_in(ledger, b"gpt-4.1", b"gpt-4.9")
     result = run("repair", "rescued.db", "--json")
     assert result.exit_code == 1
     report = json.loads(result.stdout)
@@ -513,13 +539,15 @@ def test_a_damaged_lab_is_repaired_into_a_new_one(ledger: Path) -> None:
     assert run("repair", "other.db", "--db", "whole.db").stdout.count("\n") > 15
 
 
-def test_a_lab_goes_out_as_json_lines_and_comes_back_into_an_empty_one(ledger: Path, tmp_path: Path) -> None:
+def test_a_lab_goes_out_as_json_lines_and_comes_back_into_an_empty_one(
+    ledger: str, place: Callable[[str], str]
+) -> None:
     whole = answer("export", "whole.jsonl.gz")
-    assert answer("import", "export", "whole.jsonl.gz", "--db", "copy.db")["rows"] == whole["rows"]
-    assert answer("export", "again.jsonl.gz", "--db", "copy.db")["sha256"] == whole["sha256"]
+    assert answer("import", "export", "whole.jsonl.gz", "--db", place("copy.db"))["rows"] == whole["rows"]
+    assert answer("export", "again.jsonl.gz", "--db", place("copy.db"))["sha256"] == whole["sha256"]
     assert answer("export", "bare.jsonl", "--no-vectors")["rows"] < whole["rows"]
-    assert "usage_ledger" in run("import", "export", "bare.jsonl", "--db", "bare.db").stdout
-    result = run("import", "export", "whole.jsonl.gz", "--db", "copy.db")
+    assert "usage_ledger" in run("import", "export", "bare.jsonl", "--db", place("bare.db")).stdout
+    result = run("import", "export", "whole.jsonl.gz", "--db", place("copy.db"))
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
 
 
@@ -561,7 +589,7 @@ def in_terminal(columns: int, *arguments: str, **environment: str) -> str:
     return written.decode()
 
 
-def test_a_table_fits_the_terminal_and_its_head_is_bold(ledger: Path) -> None:
+def test_a_table_fits_the_terminal_and_its_head_is_bold(ledger: str) -> None:
     for columns in (40, 60):
         lines = in_terminal(columns, "decisions", "--limit", "5").replace("\r", "").splitlines()
         plain = [click.unstyle(line) for line in lines]
@@ -572,14 +600,14 @@ def test_a_table_fits_the_terminal_and_its_head_is_bold(ledger: Path) -> None:
     assert "\x1b" not in in_terminal(100, "decisions", NO_COLOR="1")
 
 
-def test_a_pipe_gets_whole_lines_without_colours(ledger: Path) -> None:
+def test_a_pipe_gets_whole_lines_without_colours(ledger: str) -> None:
     result = process("decisions", "--limit", "5")
     assert "\x1b" not in result.stdout
     assert "…" not in result.stdout
     assert all(len(line.split()[0]) == 24 for line in result.stdout.splitlines()[1:])
 
 
-def test_a_pipe_that_is_closed_early_is_no_error(ledger: Path) -> None:
+def test_a_pipe_that_is_closed_early_is_no_error(ledger: str) -> None:
     command = (
         f"{sys.executable} -m autom8_lab usage --by agent --by operation --freq h | head -1; exit ${{PIPESTATUS[0]}}"
     )
@@ -589,7 +617,7 @@ def test_a_pipe_that_is_closed_early_is_no_error(ledger: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
-def test_an_answer_that_cannot_be_written_is_one_line(ledger: Path) -> None:
+def test_an_answer_that_cannot_be_written_is_one_line(ledger: str) -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "autom8_lab", "usage"]
         result = subprocess.run(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import autom8_lab as al
+
+BOTH_BACKENDS = True
 
 
 def test_a_sound_configuration_is_valid_and_nothing_is_created(tmp_path: Path) -> None:
@@ -72,6 +75,12 @@ def test_every_preset_is_valid(preset: str) -> None:
 # Setting up
 
 
+def stored_in(path: str) -> list[tuple[str, bytes]]:
+    with al.open(path, embedding_model="hash-64", access_log=False) as lab:
+        columns = lab._storage.columns("context_registry", ["id", "updated_at"], order_by=["id"])
+    return [(str(name), at.tobytes()) for name, at in zip(columns["id"], columns["updated_at"], strict=True)]  # type: ignore[arg-type, union-attr]
+
+
 def test_setting_up_makes_folder_file_schema_and_contents(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "lab.db"
     contents = [{"content": "Refunds need an approval.", "context_id": "refunds", "topic": "rules"}, "A plain text."]
@@ -85,20 +94,20 @@ def test_setting_up_makes_folder_file_schema_and_contents(tmp_path: Path) -> Non
         assert lab.search("refunds", topic="rules")[0].context.id == "refunds"
 
 
-def test_setting_up_again_changes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "lab.db"
+def test_setting_up_again_changes_nothing(place: Callable[[str], str]) -> None:
+    path = place("lab.db")
     contents = [{"content": "Refunds need an approval.", "context_id": "refunds"}, "A plain text."]
     al.setup_database(path, contents=contents, embedding_model="hash-64")
-    before = path.read_bytes()
+    before = al.get_migration_status(path), stored_in(path)
     report = al.setup_database(path, contents=contents, embedding_model="hash-64")
     assert (report["ready"], report["created"], report["migrations_applied"]) == (True, False, 0)
     assert report["embedding_backend"] == "hash"
     assert (report["contexts_stored"], report["contexts"]) == (0, 2)
-    assert path.read_bytes() == before
+    assert (al.get_migration_status(path), stored_in(path)) == before
 
 
-def test_setting_up_brings_an_older_file_up_to_date_with_what_it_holds(tmp_path: Path) -> None:
-    path = tmp_path / "lab.db"
+def test_setting_up_brings_an_older_file_up_to_date_with_what_it_holds(place: Callable[[str], str]) -> None:
+    path = place("lab.db")
     with al.open(path, embedding_model="hash-64") as lab:
         lab.store_context("Kept.", context_id="kept")
     al.run_migrations(path, to=4)
@@ -113,14 +122,14 @@ def test_an_empty_file_counts_as_new(tmp_path: Path) -> None:
     assert al.setup_database(tmp_path / "lab.db", embedding_model="hash-64")["created"] is True
 
 
-def test_a_model_that_cannot_be_loaded_is_a_problem_and_the_file_serves_by_text(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_a_problem_and_the_file_serves_by_text(place: Callable[[str], str]) -> None:
     with pytest.warns(al.PendingEmbeddingWarning):
-        report = al.setup_database(tmp_path / "lab.db", embedding_model="no/such-model", contents=["A plain text."])
+        report = al.setup_database(place("lab.db"), embedding_model="no/such-model", contents=["A plain text."])
     assert report["ready"] is False
     assert len(report["problems"]) == 1
     assert report["problems"][0].startswith("no vectors, text search alone: embedding model 'no/such-model' cannot")
     assert (report["embedding_model"], report["contexts"]) == (None, 1)
-    with al.open(tmp_path / "lab.db") as lab:
+    with al.open(place("lab.db")) as lab:
         assert len(lab.search("plain", method="text")) == 1
 
 
@@ -148,9 +157,9 @@ def test_setting_up_where_no_lab_can_be_raises(tmp_path: Path) -> None:
         al.setup_database(tmp_path / "lab.db", cash_size=5)
 
 
-def test_a_configuration_object_is_enough(tmp_path: Path) -> None:
-    config = al.LabConfig.load(db_path=tmp_path / "lab.db", embedding_model="hash-64", cache_size=20_000)
-    assert al.setup_database(config=config)["path"] == str(tmp_path / "lab.db")
+def test_a_configuration_object_is_enough(place: Callable[[str], str]) -> None:
+    config = al.LabConfig.load(db_path=place("lab.db"), embedding_model="hash-64", cache_size=20_000)
+    assert al.setup_database(config=config)["path"] == place("lab.db")
     with pytest.raises(al.InvalidValue, match="config and a path or settings are both given"):
         al.setup_database("other.db", config=config)
     with pytest.raises(al.InvalidValue, match="give one of the two"):
@@ -170,8 +179,8 @@ def test_setting_up_from_an_environment_and_a_file(tmp_path: Path, monkeypatch: 
         al.setup_database_from_config("productoin")
 
 
-def test_setting_up_leaves_the_current_lab_alone(lab: al.Lab, tmp_path: Path) -> None:
-    al.setup_database(tmp_path / "other.db", embedding_model="hash-64")
+def test_setting_up_leaves_the_current_lab_alone(lab: al.Lab, place: Callable[[str], str]) -> None:
+    al.setup_database(place("other.db"), embedding_model="hash-64")
     assert al.current_lab() is lab
 
 
@@ -189,3 +198,13 @@ def test_the_same_functions_can_be_awaited(tmp_path: Path) -> None:
     asyncio.run(main())
     for name in ("check_file", "repair", "setup_database", "run_migrations", "validate_config"):
         assert inspect.signature(getattr(al.aio, name)) == inspect.signature(getattr(al, name))
+
+
+def test_a_server_is_asked_for_no_folder_and_no_cache(place: Callable[[str], str], backend: str) -> None:
+    report = al.validate_config(db_path=place("lab.db"), synchronous="OFF", cache_size=10**9)
+    # What is dangerous to a file means nothing to a server.
+    assert {problem.partition("=")[0] for problem in report["problems"]} == (
+        {"synchronous", "cache_size"} if backend == "sqlite" else set()
+    )
+    report = al.setup_database(place("lab.db"), embedding_model="hash-64", synchronous="OFF", contents=["A text."])
+    assert (report["ready"], report["contexts"]) == (backend == "postgres", 1)

@@ -38,16 +38,16 @@ def health_command(lab: Lab, output: Output) -> None:
 @config_options
 @output_options
 def check_command(configured: Callable[[], LabConfig], output: Output) -> None:
-    """Look at everything in the file, row by row.
+    """Look at everything in the lab, row by row.
 
     Prints what is wrong and what to do about it, and changes nothing; the file need not be one that can be opened.
     Exit code 1 where something is damaged or lost.
 
     Example: autom8-lab check --db autom8.db
     """
-    from ..care import check_file
+    from ..care import check_place
 
-    findings = check_file(configured().db_path, progress=output.progress)
+    findings = check_place(configured(), progress=output.progress)
     output.frame(findings, empty="nothing is wrong")
     if (findings["severity"] == "error").any():
         raise SystemExit(1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ..addresses import is_address
 from .settings import LabConfig
 from .sources import PREFIX, strays
 
@@ -79,7 +80,8 @@ def _memory() -> int | None:
 def remarks(config: LabConfig, machine: Machine, file: File) -> list[dict[str, Any]]:
     """Return a row of `COLUMNS` per remark, problems first, in the order of the settings."""
     order = list(LabConfig.model_fields)
-    found = [remark for check in CHECKS for remark in check(config, machine, file)]
+    checks = [check for check in CHECKS if not (is_address(config.db_path) and check in OF_FILES)]
+    found = [remark for check in checks for remark in check(config, machine, file)]
     found.sort(key=lambda remark: (remark.kind == "advice", order.index(remark.setting), remark.advice))
     rows = [{**remark._asdict(), "value": str(getattr(config, remark.setting))} for remark in found]
     # Without their values: they may be keys of other services.
@@ -175,4 +177,5 @@ def _by_chance(config: LabConfig, name: str) -> bool:
 
 
 Check = Callable[[LabConfig, Machine, File], Iterator[Remark]]
-CHECKS: tuple[Check, ...] = (_durability, _place, _memory_use, _connections, _vectors, _retention)
+OF_FILES: tuple[Check, ...] = (_durability, _place, _memory_use)  # a server has its own folder and memory
+CHECKS: tuple[Check, ...] = (*OF_FILES, _connections, _vectors, _retention)
