@@ -25,8 +25,6 @@ from autom8_lab.embedding import HashEncoder
 from autom8_lab.lab import Lab
 from autom8_lab.storage import migrations
 
-BOTH_BACKENDS = True
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabaseTestReport]:

@@ -26,8 +26,6 @@ from autom8_lab.embedding.onnx_encoder import BATCH_TOKENS, OnnxEncoder, batches
 from autom8_lab.embedding.onnx_export import SAME, export, find_exported, similarity
 from autom8_lab.embedding.sentence_transformer import SentenceTransformerEncoder
 
-BOTH_BACKENDS = True
-
 TEXTS = [
     "",
     " ",

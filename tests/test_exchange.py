@@ -23,6 +23,7 @@ from autom8_lab.exchange import lines
 from autom8_lab.lab import Lab
 from autom8_lab.records import Condition
 
+BOTH_BACKENDS = True
 quick = settings(derandomize=True, deadline=None, max_examples=200, database=None)
 
 
@@ -37,9 +38,12 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def full(pattern: Path, tmp_path: Path) -> Iterator[Lab]:
-    shutil.copy(pattern / "lab.db", tmp_path / "lab.db")
-    with al.open(tmp_path / "lab.db", embedding_model="hash-64", synchronous="OFF", access_log=False) as opened:
+def full(pattern: Path, place: Callable[[str], str], backend: str) -> Iterator[Lab]:
+    if backend == "sqlite":
+        shutil.copy(pattern / "lab.db", place("lab.db"))
+    with al.open(place("lab.db"), embedding_model="hash-64", synchronous="OFF", access_log=False) as opened:
+        if backend != "sqlite":
+            opened.import_export(pattern / "lab.jsonl")
         yield opened
 
 
@@ -49,8 +53,8 @@ def exported(pattern: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Lab]:
-    with al.open(tmp_path / "empty.db", embedding_model="hash-64", synchronous="OFF", access_log=False) as opened:
+def empty(place: Callable[[str], str]) -> Iterator[Lab]:
+    with al.open(place("empty.db"), embedding_model="hash-64", synchronous="OFF", access_log=False) as opened:
         yield opened
 
 
@@ -67,6 +71,7 @@ def of_table(path: Path, table: str) -> list[dict[str, Any]]:
 # Out
 
 
+@pytest.mark.only_sqlite
 def test_every_table_and_every_column_of_the_lab_is_in_an_export(full: Lab, tmp_path: Path) -> None:
     report = full.export(tmp_path / "lab.jsonl")
     shapes = full._storage.tables()
@@ -82,6 +87,7 @@ def test_every_table_and_every_column_of_the_lab_is_in_an_export(full: Lab, tmp_
     assert report["rows"] == sum(full._storage.count(table) for table in shapes)
 
 
+@pytest.mark.only_sqlite
 def test_only_what_can_be_made_again_or_is_about_the_file_stays_behind(full: Lab) -> None:
     connection = sqlite3.connect(full.config.db_path)
     plain = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'"
@@ -167,6 +173,7 @@ def test_while_others_write_an_export_is_as_of_one_moment(
     assert full.stats()["contexts"] > empty.stats()["contexts"]
 
 
+@pytest.mark.only_sqlite
 def test_a_damaged_text_is_not_exported_and_the_older_export_stays(full: Lab, tmp_path: Path) -> None:
     full.export(tmp_path / "lab.jsonl")
     before = (tmp_path / "lab.jsonl").read_bytes()
@@ -178,10 +185,10 @@ def test_a_damaged_text_is_not_exported_and_the_older_export_stays(full: Lab, tm
     assert [item.name for item in tmp_path.iterdir() if "lab.db" not in item.name] == ["lab.jsonl"]
 
 
-def test_nothing_but_an_older_export_is_replaced(full: Lab, tmp_path: Path) -> None:
+def test_nothing_but_an_older_export_is_replaced(full: Lab, tmp_path: Path, backend: str) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "notes.gz").write_bytes(b"mine")
-    for name in ("notes.txt", "notes.gz", "lab.db"):
+    for name in ("notes.txt", "notes.gz", *(["lab.db"] if backend == "sqlite" else [])):
         with pytest.raises(al.InvalidValue, match="is no export of a lab"):
             full.export(tmp_path / name)
     with pytest.raises(al.InvalidValue, match="is a folder"):

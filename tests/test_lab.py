@@ -16,12 +16,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psycopg
 import pytest
+from backends import BACKENDS, server, used_database
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlite_utils.utils import sqlite3
 
 import autom8_lab as al
+from autom8_lab.addresses import is_address
 from autom8_lab.embedding import HashEncoder
 from autom8_lab.embedding.chunking import text_hash
 from autom8_lab.lab import Lab
@@ -74,11 +77,13 @@ def encoder() -> HookedEncoder:
     return HookedEncoder()
 
 
-@pytest.fixture(params=["file", "memory"])
-def hooked(request: pytest.FixtureRequest, tmp_path: Path, encoder: HookedEncoder) -> Iterator[Lab]:
-    """A lab in a file and one in memory, whose encoder can be watched."""
-    path = tmp_path / "hooked.db" if request.param == "file" else ":memory:"
-    with al.open(path, encoder=encoder, synchronous="OFF") as opened:
+OWN = {"sqlite": "sqlite-vec", "postgres": "auto"}  # the engine that keeps something beside the vectors
+
+
+@pytest.fixture
+def hooked(any_place: Callable[[str], str], encoder: HookedEncoder) -> Iterator[Lab]:
+    """A lab in a file, in memory and on a server, whose encoder can be watched."""
+    with al.open(any_place("hooked.db"), encoder=encoder, synchronous="OFF") as opened:
         yield opened
 
 
@@ -96,8 +101,11 @@ def found(lab: Lab, query: str, **options: Any) -> list[str]:
     return [hit.context.id for hit in lab.search(query, **options)]
 
 
-def in_the_file(path: str | Path, sql: str) -> list[tuple[Any, ...]]:
-    """Ask the file itself, as another program would."""
+def in_the_lab(path: str | Path, sql: str) -> list[tuple[Any, ...]]:
+    """Ask the file or the server itself, as another program would."""
+    if is_address(str(path)):
+        with psycopg.connect(str(path), autocommit=True) as connected:
+            return connected.execute(sql.encode()).fetchall()
     connection = sqlite3.connect(path)
     assert load_extension(connection) is None
     rows = connection.execute(sql).fetchall()
@@ -108,8 +116,11 @@ def in_the_file(path: str | Path, sql: str) -> list[tuple[Any, ...]]:
 def everything_in(path: str | Path) -> dict[str, list[tuple[Any, ...]]]:
     """Return every row of every table that verbs write to."""
     tables = ("context_registry", "context_aliases", "context_chunks", "embeddings", "embedding_sets")
-    rows = {table: in_the_file(path, f"SELECT * FROM {table} ORDER BY 1") for table in tables}
-    rows["words"] = in_the_file(path, "SELECT rowid FROM context_registry_fts WHERE context_registry_fts MATCH 'text'")
+    rows = {table: in_the_lab(path, f"SELECT * FROM {table} ORDER BY 1") for table in tables}
+    words = "SELECT rowid FROM context_registry_fts WHERE context_registry_fts MATCH 'text'"
+    if is_address(str(path)):
+        words = "SELECT context_key FROM context_registry WHERE words @@ 'text'"
+    rows["words"] = in_the_lab(path, words)
     return rows
 
 
@@ -207,8 +218,8 @@ VERBS: dict[str, tuple[Any, ...]] = {
 }
 
 
-@pytest.mark.parametrize("path", ["closed.db", ":memory:"])
-def test_every_verb_of_a_closed_lab_says_how_to_go_on(path: str) -> None:
+def test_every_verb_of_a_closed_lab_says_how_to_go_on(any_place: Callable[[str], str]) -> None:
+    path = any_place("closed.db")
     lab = al.open(path, embedding_model="hash-16")
     lab.store_context("Text.", context_id="a")
     lab.close()
@@ -422,16 +433,16 @@ def test_a_text_that_changes_its_id_within_a_transaction_gets_its_vectors(hooked
     assert found(hooked, "shared text", method="semantic", k=1) == ["b"]
 
 
-def test_a_changed_text_in_a_transaction_leaves_nothing_of_the_old(tmp_path: Path) -> None:
-    path = tmp_path / "changed.db"
-    with al.open(path, embedding_model="hash-64", vector_engine="sqlite-vec") as lab:
+def test_a_changed_text_in_a_transaction_leaves_nothing_of_the_old(place: Callable[[str], str], backend: str) -> None:
+    path = place("changed.db")
+    with al.open(path, embedding_model="hash-64", vector_engine=OWN[backend]) as lab:
         lab.store_context("secret text", context_id="a")
         lab.search("secret")
         with lab.transaction():
             lab.update_context("a", content="harmless text")
         assert found(lab, "secret", method="text") == []
-        counts = ("context_chunks", "embeddings", "vec_embeddings")
-        assert [in_the_file(path, f"SELECT count(*) FROM {name}") for name in counts] == [[(1,)]] * 3
+        counts = ["context_chunks", "embeddings", *(["vec_embeddings"] if backend == "sqlite" else [])]
+        assert [in_the_lab(path, f"SELECT count(*) FROM {name}") for name in counts] == [[(1,)]] * len(counts)
 
 
 def test_the_encoder_is_never_called_while_the_file_is_locked(tmp_path: Path, encoder: HookedEncoder) -> None:
@@ -683,38 +694,58 @@ def work_through(lab: Lab, steps: Sequence[Step]) -> None:
             getattr(lab, verb)(*arguments, **options)
 
 
-def assert_in_step(path: Path) -> None:
-    """Check in the file that words, chunks, vectors and ids are those of the texts, and no others."""
-    connection = sqlite3.connect(path)
-    load_extension(connection)
-    connection.execute("INSERT INTO context_registry_fts (context_registry_fts, rank) VALUES ('integrity-check', 1)")
-    connection.close()
-    assert in_the_file(path, "PRAGMA foreign_key_check") == []
-    texts = dict(in_the_file(path, "SELECT context_key, content FROM context_registry"))
-    chunks = in_the_file(
+def assert_in_step(path: str | Path) -> None:
+    """Check that words, chunks, vectors and ids are those of the texts, and no others."""
+    if not is_address(str(path)):
+        connection = sqlite3.connect(path)
+        load_extension(connection)
+        connection.execute(
+            "INSERT INTO context_registry_fts (context_registry_fts, rank) VALUES ('integrity-check', 1)"
+        )
+        connection.close()
+        assert in_the_lab(path, "PRAGMA foreign_key_check") == []
+    texts = dict(in_the_lab(path, "SELECT context_key, content FROM context_registry"))
+    chunks = in_the_lab(
         path,
         "SELECT context_key, start_char, end_char, chunk_hash, model_id, state, chunk_key"
         " FROM context_chunks JOIN embedding_sets USING (set_key)",
     )
     assert all(text_hash(texts[row[0]][row[1] : row[2]]) == row[3] for row in chunks)
-    assert set(in_the_file(path, "SELECT chunk_hash, model_id FROM embeddings")) == {row[3:5] for row in chunks}
+    assert set(in_the_lab(path, "SELECT chunk_hash, model_id FROM embeddings")) == {row[3:5] for row in chunks}
     active = [row for row in chunks if row[5] == "active"]
     assert {row[0] for row in active} == texts.keys()
-    if in_the_file(path, "SELECT 1 FROM sqlite_master WHERE name = 'vec_embeddings'"):
-        assert {row[0] for row in in_the_file(path, "SELECT chunk_key FROM vec_embeddings")} == {
+    if not is_address(str(path)) and in_the_lab(path, "SELECT 1 FROM sqlite_master WHERE name = 'vec_embeddings'"):
+        assert {row[0] for row in in_the_lab(path, "SELECT chunk_key FROM vec_embeddings")} == {
             row[6] for row in active
         }
-    names = in_the_file(path, "SELECT id FROM context_registry UNION ALL SELECT alias FROM context_aliases")
+    names = in_the_lab(path, "SELECT id FROM context_registry UNION ALL SELECT alias FROM context_aliases")
     assert len(names) == len(set(names))
 
 
+any_sequence = settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
 @pytest.mark.filterwarnings("ignore::autom8_lab.EmbeddingModelWarning")
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@any_sequence
 @given(groups=GROUPS, engine=st.sampled_from(["auto", "exact"]))
 def test_any_sequence_of_verbs_leaves_words_vectors_and_ids_in_step(
     tmp_path: Path, groups: list[tuple[str, list[Step]]], engine: str
 ) -> None:
-    path = tmp_path / f"{uuid.uuid4().hex}.db"
+    assert_any_sequence(tmp_path / f"{uuid.uuid4().hex}.db", groups, engine)
+
+
+@pytest.mark.skipif("postgres" not in BACKENDS, reason="PostgreSQL is not asked for")
+@pytest.mark.filterwarnings("ignore::autom8_lab.EmbeddingModelWarning")
+@settings(any_sequence, max_examples=15)
+@given(groups=GROUPS)
+def test_any_sequence_of_verbs_does_so_on_a_server(groups: list[tuple[str, list[Step]]]) -> None:
+    with used_database() as name:
+        assert_any_sequence(server().address(name), groups, "auto")
+
+
+def assert_any_sequence(path: str | Path, groups: list[tuple[str, list[Step]]], engine: str) -> None:
     small = {"embedding_model": "hash-16", "synchronous": "OFF", "chunk_tokens": 8, "chunk_overlap_tokens": 0}
     everything: dict[str, Any] = {"method": "semantic", "include_superseded": True, "include_expired": True}
     with al.open(path, vector_engine=engine, **small) as lab:
@@ -840,23 +871,24 @@ def test_the_same_name_with_other_weights_is_another_model(place: Callable[[str]
         assert set(found(lab, "weights", method="semantic")) == {"a", "b"}
 
 
-def test_cleanup_drops_the_vectors_of_a_retired_model(tmp_path: Path) -> None:
-    path = tmp_path / "retired.db"
-    with al.open(path, embedding_model="hash-64", vector_engine="sqlite-vec") as lab:
+def test_cleanup_drops_the_vectors_of_a_retired_model(place: Callable[[str], str], backend: str) -> None:
+    path = place("retired.db")
+    with al.open(path, embedding_model="hash-64", vector_engine=OWN[backend]) as lab:
         lab.store_contexts(["First text.", "Second text."])
         lab.embed_contexts("hash-32")
         lab.search("text")
         models = "SELECT model_id, count(*) FROM embeddings GROUP BY model_id ORDER BY model_id"
         states = "SELECT model_id, state FROM embedding_sets ORDER BY model_id"
         lab.cleanup()
-        assert in_the_file(path, models) == [("hash-32@1", 2), ("hash-64@1", 2)]
-        assert in_the_file(path, states) == [("hash-32@1", "active"), ("hash-64@1", "retired")]
+        assert in_the_lab(path, models) == [("hash-32@1", 2), ("hash-64@1", 2)]
+        assert in_the_lab(path, states) == [("hash-32@1", "active"), ("hash-64@1", "retired")]
         lab.cleanup(dry_run=False)
-        assert in_the_file(path, states) == [("hash-32@1", "active")]
-        assert in_the_file(path, "SELECT count(*) FROM context_chunks") == [(2,)]
-        assert in_the_file(path, "SELECT count(*) FROM vec_embeddings") == [(2,)]
+        assert in_the_lab(path, states) == [("hash-32@1", "active")]
+        assert in_the_lab(path, "SELECT count(*) FROM context_chunks") == [(2,)]
+        if backend == "sqlite":
+            assert in_the_lab(path, "SELECT count(*) FROM vec_embeddings") == [(2,)]
         assert len(found(lab, "text", method="semantic")) == 2
-        assert in_the_file(path, models) == [("hash-32@1", 2)]
+        assert in_the_lab(path, models) == [("hash-32@1", 2)]
 
 
 def test_going_back_to_a_model_encodes_nothing_again(hooked: Lab, encoder: HookedEncoder) -> None:

@@ -26,8 +26,6 @@ from autom8_lab.tuning.operating import Goal, best_of
 from autom8_lab.tuning.outcomes import Outcomes, outcomes_of
 from autom8_lab.tuning.policies import SETTING, Router
 
-BOTH_BACKENDS = True
-
 AT = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 

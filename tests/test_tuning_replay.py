@@ -16,8 +16,6 @@ from autom8_lab.tuning.off_policy import interval_of, overlap_of, terms_of, weig
 from autom8_lab.tuning.outcome_models import cross_fitted, folds_of
 from autom8_lab.tuning.replay import ESTIMATE_COLUMNS, replay
 
-BOTH_BACKENDS = True
-
 ACTIONS = ["large", "middle", "small"]
 
 

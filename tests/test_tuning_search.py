@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from backends import Places
 
 import autom8_lab as al
 from autom8_lab import retrieval
@@ -28,9 +30,12 @@ NOW = pd.Timestamp("2026-05-01", tz="UTC").to_pydatetime()
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def shop(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab with the fixtures' contexts, queries and judgments; three queries are judged to have no answer."""
-    with al.open(tmp_path_factory.mktemp("shop") / "lab.db", embedding_model="hash-64", synchronous="OFF") as lab:
+    with (
+        closing(Places(backend, tmp_path_factory.mktemp("shop"))) as place,
+        al.open(place("lab.db"), embedding_model="hash-64", synchronous="OFF") as lab,
+    ):
         frame = pd.read_json(FIXTURES / "contexts.jsonl", lines=True)
         lab.store_contexts(frame.drop(columns=["supersedes", "created_at"]), progress=False)
         queries = pd.read_json(FIXTURES / "queries.jsonl", lines=True)

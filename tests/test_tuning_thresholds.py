@@ -16,8 +16,6 @@ from autom8_lab.tuning.labels import Labels, read_labels
 from autom8_lab.tuning.thresholds import SLICE_COLUMNS, Goal, best_threshold_choice, goal_of, tune
 from autom8_lab.tuning.verdicts import best_of
 
-BOTH_BACKENDS = True
-
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 COSTS = {"false_hit_cost": 5.0, "miss_cost": 1.0}
 

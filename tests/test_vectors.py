@@ -5,26 +5,34 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from backends import Places
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import autom8_lab as al
+from autom8_lab.addresses import is_address
 from autom8_lab.config import LabConfig
 from autom8_lab.lab import Lab
 from autom8_lab.records import Chunk, Condition, Metric, Neighbour
 from autom8_lab.retrieval import conditions
-from autom8_lab.storage.sqlite import SQLiteStorage
+from autom8_lab.storage import Storage
+from autom8_lab.storage import open_storage as storage_of
+from autom8_lab.storage.postgres import PostgresStorage
 from autom8_lab.vectors.exact import VectorMatrix
 from autom8_lab.vectors.similarity import Array32, checked, similarity
 
-ENGINES = ["sqlite-vec", "exact"]
+BOTH_BACKENDS = True
+# The back end's own comparison (sqlite-vec in a file, on PostgreSQL the server's), and a matrix in the process.
+ENGINES = ["own", "exact"]
 METRICS: list[Metric] = ["cosine", "l2", "dot"]
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -62,29 +70,55 @@ class Table:
         return self.vectors[text]
 
 
-def open_storage(path: Path | str, engine: str, metric: Metric = "cosine", **settings: Any) -> SQLiteStorage:
-    return SQLiteStorage(
-        LabConfig.load(db_path=str(path), vector_engine=engine, metric=metric, synchronous="OFF", **settings)
-    )
+def named(path: Path | str, engine: str) -> str:
+    """What the setting `vector_engine` calls it."""
+    return engine if engine != "own" else "exact" if is_address(str(path)) else "sqlite-vec"
 
 
-def fill(storage: SQLiteStorage, documents: Sequence[Document]) -> None:
+def open_storage(path: Path | str, engine: str, metric: Metric = "cosine", **settings: Any) -> Storage:
+    given = {"vector_engine": named(path, engine), "metric": metric, "synchronous": "OFF", **settings}
+    storage = storage_of(LabConfig.load(db_path=str(path), **given))
+    if isinstance(storage, PostgresStorage) and engine == "own":
+        storage._vectors.matrix_chunks = 0
+    return storage
+
+
+def fill(storage: Storage, documents: Sequence[Document]) -> None:
     dimensions = documents[0].vectors.shape[1]
     with storage.transaction():
         if not storage.count("embedding_sets"):
             row = {"model_id": "m@1", "model_name": "m", "dimensions": dimensions, "chunk_tokens": 8}
             storage.insert("embedding_sets", [{**row, "chunk_overlap_tokens": 0, "state": "active", "created_at": NOW}])
-        for document in documents:
-            required = {"content": document.id, "content_hash": document.id, "created_at": NOW, "updated_at": NOW}
-            storage.insert("context_registry", [{"id": document.id, **required, "metadata": {}, **document.fields}])
-            put(storage, document.id, document.vectors)
+        set_key = storage.rows("embedding_sets")[0]["set_key"]
+        for _, alike in groupby(documents, key=lambda document: sorted(document.fields)):
+            rows = [
+                {
+                    "id": document.id,
+                    "content": document.id,
+                    "content_hash": document.id,
+                    "created_at": NOW,
+                    "updated_at": NOW,
+                    "metadata": {},
+                    **document.fields,
+                }
+                for document in alike
+            ]
+            storage.insert("context_registry", rows)
+        put_all(storage, documents, set_key=set_key)
 
 
-def put(storage: SQLiteStorage, context_id: str, vectors: Array32) -> None:
+def put(storage: Storage, context_id: str, vectors: Array32) -> None:
+    put_all(storage, [Document(context_id, vectors)], set_key=1)
+
+
+def put_all(storage: Storage, documents: Sequence[Document], *, set_key: int) -> None:
     # Equal vectors are equal texts, as they are with a real model: stored once, used by many chunks.
-    names = [row.tobytes().hex() for row in vectors]
-    chunks = [Chunk(place, 10 * place, 10 * place + 10, name) for place, name in enumerate(names)]
-    storage.put_chunks({context_id: chunks}, set_key=1, vectors=dict(zip(names, vectors, strict=True)))
+    chunks, by_name = {}, {}
+    for document in documents:
+        names = [row.tobytes().hex() for row in document.vectors]
+        chunks[document.id] = [Chunk(place, 10 * place, 10 * place + 10, name) for place, name in enumerate(names)]
+        by_name |= dict(zip(names, document.vectors, strict=True))
+    storage.put_chunks(chunks, set_key=set_key, vectors=by_name)
 
 
 def reference(documents: Sequence[Document], query: Array32, metric: Metric, k: int) -> list[Neighbour]:
@@ -109,7 +143,7 @@ def _similarity(row: list[float], asked: list[float], metric: Metric) -> float:
 
 
 def check(
-    storage: SQLiteStorage,
+    storage: Storage,
     documents: Sequence[Document],
     query: Array32,
     *,
@@ -127,7 +161,7 @@ def check(
         assert got.similarity == pytest.approx(wanted.similarity, rel=1e-12, abs=rounding)
         assert (got.position, got.start, got.end) == (wanted.position, wanted.start, wanted.end)
     if engine is not None:
-        assert answer.engine == ("exact" if metric == "dot" else engine)
+        assert answer.engine == ("exact" if metric == "dot" else named(storage.path, engine))
 
 
 def random_documents(seed: int, count: int, dimensions: int, *, most_chunks: int = 1) -> list[Document]:
@@ -144,9 +178,11 @@ def random_documents(seed: int, count: int, dimensions: int, *, most_chunks: int
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("metric", METRICS)
-def test_random_vectors_are_ranked_as_by_comparing_all_of_them(tmp_path: Path, engine: str, metric: Metric) -> None:
+def test_random_vectors_are_ranked_as_by_comparing_all_of_them(
+    place: Callable[[str], str], engine: str, metric: Metric
+) -> None:
     documents = random_documents(1, 400, 24, most_chunks=4)
-    storage = open_storage(tmp_path / "lab.db", engine, metric)
+    storage = open_storage(place("lab.db"), engine, metric)
     fill(storage, documents)
     for query in np.random.default_rng(2).normal(size=(8, 24)).astype(np.float32):
         for k in (1, 10, 100, 400, 1_000):
@@ -156,7 +192,7 @@ def test_random_vectors_are_ranked_as_by_comparing_all_of_them(tmp_path: Path, e
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("metric", METRICS)
-def test_ties_are_broken_by_id_at_every_cut(tmp_path: Path, engine: str, metric: Metric) -> None:
+def test_ties_are_broken_by_id_at_every_cut(place: Callable[[str], str], engine: str, metric: Metric) -> None:
     # Few values in few dimensions: most vectors have many equals, and the ids are in no order.
     rng = np.random.default_rng(3)
     values = np.array([-1, 0, 1], dtype=np.float32)
@@ -166,7 +202,7 @@ def test_ties_are_broken_by_id_at_every_cut(tmp_path: Path, engine: str, metric:
         vectors = rng.choice(values, size=(rng.integers(1, 4), 3))
         vectors[~vectors.any(axis=1)] = 1
         documents.append(Document(f"c{name:03}", vectors))
-    storage = open_storage(tmp_path / "lab.db", engine, metric)
+    storage = open_storage(place("lab.db"), engine, metric)
     fill(storage, documents)
     for query in np.array([[1, 0, 0], [1, 1, 1], [-1, 0, 1], [0, 0, -1]], dtype=np.float32):
         for k in (1, 2, 7, 20, 60, 150, 300):
@@ -175,32 +211,37 @@ def test_ties_are_broken_by_id_at_every_cut(tmp_path: Path, engine: str, metric:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_more_equal_vectors_than_sqlite_vec_can_return_are_still_ranked_by_id(tmp_path: Path, engine: str) -> None:
+def test_more_equal_vectors_than_sqlite_vec_can_return_are_still_ranked_by_id(
+    place: Callable[[str], str], engine: str
+) -> None:
     rng = np.random.default_rng(4)
     same, far = np.array([[1, 2, 3, 4]], dtype=np.float32), np.array([[-4, 3, -2, 1]], dtype=np.float32)
     documents = [
         Document(f"c{name:04}", same, {"pinned": bool(name % 1_000 == 999)}) for name in rng.permutation(5_000)
     ]
     documents += [Document(f"far{number}", far) for number in range(50)]
-    storage = open_storage(tmp_path / "lab.db", engine)
+    storage = open_storage(place("lab.db"), engine)
     fill(storage, documents)
     check(storage, documents, same[0], metric="cosine", k=10)
     check(storage, documents, far[0], metric="cosine", k=55)
     pinned = [document for document in documents if document.fields.get("pinned")]
     where = [Condition("pinned", "=", True)]
     check(storage, pinned, same[0], metric="cosine", k=10, where=where, engine=engine)
-    assert "4096 chunks compete" in storage.nearest(same[0], set_key=1, k=10).reason or engine == "exact"
+    if named(storage.path, engine) == "sqlite-vec":
+        assert "4096 chunks compete" in storage.nearest(same[0], set_key=1, k=10).reason
     storage.close()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_one_context_with_thousands_of_close_chunks_leaves_room_for_the_others(tmp_path: Path, engine: str) -> None:
+def test_one_context_with_thousands_of_close_chunks_leaves_room_for_the_others(
+    place: Callable[[str], str], engine: str
+) -> None:
     rng = np.random.default_rng(5)
     query = rng.normal(size=8).astype(np.float32)
     long = (query + rng.normal(size=(5_000, 8)) * 0.01).astype(np.float32)
     others = random_documents(6, 30, 8, most_chunks=3)
     documents = [Document("long", long), *others]
-    storage = open_storage(tmp_path / "lab.db", engine)
+    storage = open_storage(place("lab.db"), engine)
     fill(storage, documents)
     check(storage, documents, query, metric="cosine", k=1)
     check(storage, documents, query, metric="cosine", k=5)
@@ -211,14 +252,16 @@ def test_one_context_with_thousands_of_close_chunks_leaves_room_for_the_others(t
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_k_results_come_back_when_k_pass_the_filter_however_far_they_are(tmp_path: Path, engine: str) -> None:
+def test_k_results_come_back_when_k_pass_the_filter_however_far_they_are(
+    place: Callable[[str], str], engine: str
+) -> None:
     rng = np.random.default_rng(7)
     query = np.array([1, 0, 0, 0], dtype=np.float32)
     near = query + rng.normal(size=(6_000, 4)).astype(np.float32) * np.float32(0.05)
     far = -query + rng.normal(size=(12, 4)).astype(np.float32) * np.float32(0.05)
     rare = [Document(f"far{n:02}", far[n : n + 1], {"topic": "rare"}) for n in range(12)]
     documents = [*rare, *(Document(f"near{n:04}", near[n : n + 1]) for n in range(6_000))]
-    storage = open_storage(tmp_path / "lab.db", engine)
+    storage = open_storage(place("lab.db"), engine)
     fill(storage, documents)
     where = [Condition("topic", "=", "rare")]
     for k in (1, 10, 12, 50):
@@ -231,7 +274,7 @@ def test_k_results_come_back_when_k_pass_the_filter_however_far_they_are(tmp_pat
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_vectors_that_differ_by_little_are_told_apart_at_any_length(
-    tmp_path: Path, engine: str, metric: Metric, scale: float
+    place: Callable[[str], str], engine: str, metric: Metric, scale: float
 ) -> None:
     # Real models without normalisation give such vectors; float32 alone confuses their distances.
     rng = np.random.default_rng(8)
@@ -243,7 +286,7 @@ def test_vectors_that_differ_by_little_are_told_apart_at_any_length(
     else:
         rows = centre + rng.normal(size=(500, 32)) * scale * 1e-3
     documents = [Document(f"c{n:03}", row[None, :]) for n, row in enumerate(rows.astype(np.float32))]
-    storage = open_storage(tmp_path / "lab.db", engine, metric)
+    storage = open_storage(place("lab.db"), engine, metric)
     fill(storage, documents)
     for k in (1, 10, 50):
         check(storage, documents, centre.astype(np.float32), metric=metric, k=k, engine=engine)
@@ -335,17 +378,17 @@ def _same(left: Any, right: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def filtered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, Metric], SQLiteStorage]]:
-    """One file per metric, open with each engine."""
-    folder = tmp_path_factory.mktemp("filtered")
-    storages = {
-        (engine, metric): open_storage(folder / metric, engine, metric) for metric in METRICS for engine in ENGINES
-    }
-    for metric in METRICS:
-        fill(storages["exact", metric], DOCUMENTS)
-    yield storages
-    for storage in storages.values():
-        storage.close()
+def filtered(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, Metric], Storage]]:
+    """One lab per metric, open with each engine."""
+    with closing(Places(backend, tmp_path_factory.mktemp("filtered"))) as place:
+        storages = {
+            (engine, metric): open_storage(place(metric), engine, metric) for metric in METRICS for engine in ENGINES
+        }
+        for metric in METRICS:
+            fill(storages["exact", metric], DOCUMENTS)
+        yield storages
+        for storage in storages.values():
+            storage.close()
 
 
 @quick
@@ -356,7 +399,7 @@ def filtered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[st
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_filters_choose_below_the_ranking(
-    filtered: dict[tuple[str, Metric], SQLiteStorage],
+    filtered: dict[tuple[str, Metric], Storage],
     engine: str,
     metric: Metric,
     filter_values: dict[str, Any],
@@ -369,7 +412,7 @@ def test_filters_choose_below_the_ranking(
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_similarities_of_named_contexts_are_those_of_the_ranking(
-    filtered: dict[tuple[str, Metric], SQLiteStorage], engine: str
+    filtered: dict[tuple[str, Metric], Storage], engine: str
 ) -> None:
     for metric in METRICS:
         storage = filtered[engine, metric]
@@ -386,10 +429,10 @@ def test_similarities_of_named_contexts_are_those_of_the_ranking(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_deleted_and_changed_vectors_never_come_back(tmp_path: Path, engine: str) -> None:
+def test_deleted_and_changed_vectors_never_come_back(place: Callable[[str], str], engine: str) -> None:
     rng = np.random.default_rng(10)
     documents = {document.id: document for document in random_documents(11, 60, 6, most_chunks=3)}
-    storage = open_storage(tmp_path / "lab.db", engine)
+    storage = open_storage(place("lab.db"), engine)
     fill(storage, list(documents.values()))
     for step in range(40):
         name = str(rng.choice(list(documents)))
@@ -417,12 +460,14 @@ def test_deleted_and_changed_vectors_never_come_back(tmp_path: Path, engine: str
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_what_is_left_comes_back_when_hundreds_of_nearer_ones_were_deleted(tmp_path: Path, engine: str) -> None:
+def test_what_is_left_comes_back_when_hundreds_of_nearer_ones_were_deleted(
+    place: Callable[[str], str], engine: str
+) -> None:
     query = np.array([1, 0, 0, 0], dtype=np.float32)
     rng = np.random.default_rng(18)
     near = (query + rng.normal(size=(300, 4)) * 0.05).astype(np.float32)
     far = [Document(f"far{n}", rng.normal(size=(1, 4)).astype(np.float32)) for n in range(10)]
-    storage = open_storage(tmp_path / "lab.db", engine)
+    storage = open_storage(place("lab.db"), engine)
     fill(storage, [*far, *(Document(f"near{n:03}", near[n : n + 1], {"topic": "near"}) for n in range(300))])
     assert {item.context_id[:4] for item in storage.nearest(query, set_key=1, k=10).neighbours} == {"near"}
     storage.delete("context_registry", [Condition("topic", "=", "near")])
@@ -431,10 +476,12 @@ def test_what_is_left_comes_back_when_hundreds_of_nearer_ones_were_deleted(tmp_p
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_transactions_own_vectors_are_found_in_it_and_gone_when_it_is_taken_back(tmp_path: Path, engine: str) -> None:
+def test_a_transactions_own_vectors_are_found_in_it_and_gone_when_it_is_taken_back(
+    place: Callable[[str], str], engine: str
+) -> None:
     documents = random_documents(12, 20, 4)
     new = Document("new", np.array([[9, 9, 9, 9]], dtype=np.float32))
-    storage = open_storage(tmp_path / "lab.db", engine)
+    storage = open_storage(place("lab.db"), engine)
     fill(storage, documents)
     check(storage, documents, new.vectors[0], metric="cosine", k=5, engine=engine)
     with pytest.raises(ZeroDivisionError), storage.transaction():
@@ -452,8 +499,8 @@ def test_a_transactions_own_vectors_are_found_in_it_and_gone_when_it_is_taken_ba
 
 @pytest.mark.parametrize("reading", ENGINES)
 @pytest.mark.parametrize("writing", ENGINES)
-def test_what_another_lab_writes_is_in_the_next_answer(tmp_path: Path, reading: str, writing: str) -> None:
-    path = tmp_path / "lab.db"
+def test_what_another_lab_writes_is_in_the_next_answer(place: Callable[[str], str], reading: str, writing: str) -> None:
+    path = place("lab.db")
     documents = random_documents(13, 30, 4)
     new = Document("new", np.array([[9, 9, 9, 9]], dtype=np.float32))
     reader, writer = open_storage(path, reading), open_storage(path, writing)
@@ -487,20 +534,22 @@ with al.open(sys.argv[1], embedding_model="hash-64", vector_engine=sys.argv[2]) 
 
 @pytest.mark.parametrize("reading", ENGINES)
 @pytest.mark.parametrize("writing", ENGINES)
-def test_what_another_process_writes_is_in_the_next_answer(tmp_path: Path, reading: str, writing: str) -> None:
-    path = tmp_path / "lab.db"
+def test_what_another_process_writes_is_in_the_next_answer(
+    place: Callable[[str], str], reading: str, writing: str
+) -> None:
+    path = place("lab.db")
 
     def nearest(query: str) -> str:
         return lab.search(query, method="semantic", k=1)[0].context.id
 
-    with al.open(path, embedding_model="hash-64", vector_engine=reading) as lab:
+    with al.open(path, embedding_model="hash-64", vector_engine=named(path, reading)) as lab:
         for name, text in {"gone": "zebra stripes", "changed": "lion country", "kept": "giraffe neck"}.items():
             lab.store_context(text, context_id=name)
         assert [nearest("zebra"), nearest("lion"), nearest("giraffe")] == ["gone", "changed", "kept"]
-        subprocess.run([sys.executable, "-c", WRITE_AND_DELETE, str(path), writing], check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", WRITE_AND_DELETE, path, named(path, writing)], check=True, timeout=60)
         assert [nearest("zebra"), nearest("quagga"), nearest("giraffe")] == ["zebra", "changed", "kept"]
         assert {hit.context.id for hit in lab.search("lion", method="semantic")} == {"zebra", "changed", "kept"}
-        assert lab.health()["vector_engine"] == reading
+        assert lab.health()["vector_engine"] == named(path, reading)
 
 
 def answers(lab: Lab) -> list[tuple[list[str], list[float]]]:
@@ -530,11 +579,11 @@ def test_a_file_written_under_one_engine_answers_identically_under_the_other(tmp
     assert found[0] != found[2]
 
 
-def test_a_file_opened_with_another_metric_is_ranked_by_that_metric(tmp_path: Path) -> None:
+def test_a_file_opened_with_another_metric_is_ranked_by_that_metric(place: Callable[[str], str]) -> None:
     documents = random_documents(14, 50, 4)
     for metric in ("cosine", "l2", "dot", "cosine"):
         for engine in ENGINES:
-            storage = open_storage(tmp_path / "lab.db", engine, metric)
+            storage = open_storage(place("lab.db"), engine, metric)
             if not storage.count("context_registry"):
                 fill(storage, documents)
             check(storage, documents, QUERY, metric=metric, k=20, engine=engine)
@@ -542,7 +591,7 @@ def test_a_file_opened_with_another_metric_is_ranked_by_that_metric(tmp_path: Pa
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_vectors_of_two_models_are_never_compared(tmp_path: Path, engine: str) -> None:
+def test_vectors_of_two_models_are_never_compared(place: Callable[[str], str], engine: str) -> None:
     texts = [f"text {n} of {n % 7} and {n % 5}" for n in range(30)]
 
     def ranking(lab: Lab) -> list[tuple[str, float | None]]:
@@ -550,10 +599,10 @@ def test_vectors_of_two_models_are_never_compared(tmp_path: Path, engine: str) -
 
     expected = []
     for model in ("hash-32", "hash-48"):
-        with al.open(":memory:", embedding_model=model, vector_engine=engine) as lab:
+        with al.open(":memory:", embedding_model=model, vector_engine=named(":memory:", engine)) as lab:
             lab.store_contexts([{"content": text, "context_id": text} for text in texts])
             expected.append(ranking(lab))
-    with al.open(tmp_path / "lab.db", embedding_model="hash-32", vector_engine=engine) as lab:
+    with al.open(place("lab.db"), embedding_model="hash-32", vector_engine=named(place("lab.db"), engine)) as lab:
         lab.store_contexts([{"content": text, "context_id": text} for text in texts])
         assert ranking(lab) == expected[0]
         lab.embed_contexts("hash-48")
@@ -596,8 +645,8 @@ def test_the_dot_metric_is_answered_exactly_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ["auto", *ENGINES])
-def test_an_empty_lab_has_no_neighbours(tmp_path: Path, engine: str) -> None:
-    with al.open(tmp_path / "lab.db", embedding_model="hash-16", vector_engine=engine) as lab:
+def test_an_empty_lab_has_no_neighbours(place: Callable[[str], str], engine: str) -> None:
+    with al.open(place("lab.db"), embedding_model="hash-16", vector_engine=named(place("lab.db"), engine)) as lab:
         assert lab.search("anything", method="semantic") == []
         lab.store_context("Something.", context_id="a")
         lab.delete_context("a")
@@ -605,9 +654,9 @@ def test_an_empty_lab_has_no_neighbours(tmp_path: Path, engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_encoder_from_outside_is_searched_by_its_own_vectors(tmp_path: Path, engine: str) -> None:
+def test_an_encoder_from_outside_is_searched_by_its_own_vectors(place: Callable[[str], str], engine: str) -> None:
     encoder = Table({"north": [0, 1], "east": [1, 0], "up a little to the east": [0.9, 0.1]})
-    with al.open(tmp_path / "lab.db", encoder=encoder, vector_engine=engine) as lab:
+    with al.open(place("lab.db"), encoder=encoder, vector_engine=named(place("lab.db"), engine)) as lab:
         lab.store_context("north", context_id="n")
         lab.store_context("east", context_id="e")
         hits = lab.search("up a little to the east", method="semantic")
@@ -622,10 +671,10 @@ def test_an_encoder_from_outside_is_searched_by_its_own_vectors(tmp_path: Path, 
     ids=str,
 )
 def test_a_vector_that_would_rank_first_everywhere_is_refused_at_every_door(
-    tmp_path: Path, engine: str, vector: list[float]
+    place: Callable[[str], str], engine: str, vector: list[float]
 ) -> None:
     encoder = Table({"good": [1, 0], "bad": vector})
-    with al.open(tmp_path / "lab.db", encoder=encoder, vector_engine=engine) as lab:
+    with al.open(place("lab.db"), encoder=encoder, vector_engine=named(place("lab.db"), engine)) as lab:
         lab.store_context("good")
         with pytest.raises(al.InvalidVector):
             lab.store_context("bad")

@@ -74,6 +74,7 @@ class PostgresVectors:
         self.metric = metric
         self.engine = engine
         self._hnsw_from_chunks = hnsw_from_chunks
+        self.matrix_chunks = MATRIX_CHUNKS
         self._remember = remember
         self._warm: _Warm | None = None
         self._lock = new_lock()
@@ -192,7 +193,7 @@ class PostgresVectors:
         engine, reason = choice
         if engine == "hnsw":
             return Nearest(self._by_index(connection, vector, set_key, k, where, columns), engine, reason)
-        if not dirty and self._remember(("chunks", set_key), lambda: _count(connection, set_key)) > MATRIX_CHUNKS:
+        if not dirty and self._remember(("chunks", set_key), lambda: _count(connection, set_key)) > self.matrix_chunks:
             found = self._by_server(connection, vector, set_key, k, where, columns)
             return Nearest(found, engine, f"{reason}; looked through in the server")
         matrix = self._read_matrix(connection, set_key).matrix if dirty else self._matrix(connection, set_key)
@@ -212,7 +213,7 @@ class PostgresVectors:
     ) -> list[Nearest]:
         """Return the nearest of each vector by one product, or nothing where another engine is to answer."""
         choice = self.choose(connection, set_key, dirty=dirty)
-        if choice.engine != "exact" or (not dirty and _count(connection, set_key) > MATRIX_CHUNKS):
+        if choice.engine != "exact" or (not dirty and _count(connection, set_key) > self.matrix_chunks):
             return []
         matrix = self._read_matrix(connection, set_key).matrix if dirty else self._matrix(connection, set_key)
         passing, ids, found = context_filter(connection, where, columns), self._ids(connection), []
