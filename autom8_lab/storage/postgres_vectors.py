@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +17,11 @@ from .base import Where
 from .exactly import best_of_each, best_rows, nearest_rows
 from .postgres_binary import packed_integers, packed_texts, packed_vector, packed_vectors, unpacked_vectors
 from .postgres_driver import Connection
+from .postgres_matrix import OF_SET, Warm, read_since
 from .postgres_names import ContextNames, context_filter
 from .postgres_sql import where_clause
 from .sqlite_names import Remember
 
-BATCH = 4_096
 PRODUCT_ROWS = 64  # questions compared with all vectors in one product
 MATRIX_CHUNKS = 500_000  # of more the server itself looks through all
 ENOUGH_RECALL = 0.97
@@ -33,12 +32,6 @@ INDEXED: dict[Metric, tuple[str, str, str]] = {
     "l2": ("vector_l2_ops", "<->", "({0}::vector({1}))"),
     "dot": ("vector_ip_ops", "<#>", "({0}::vector({1}))"),
 }
-OF_SET = """
-    FROM context_chunks k JOIN embedding_sets s USING (set_key)
-    JOIN embeddings e ON e.chunk_hash = k.chunk_hash AND e.model_id = s.model_id
-"""
-
-
 OF_CONTEXTS = "k.set_key = %s AND k.context_key = ANY(%s::bigint[])"
 COMPARED = "c.id, k.position, k.start_char, k.end_char, vector_send(e.vector), c.context_key"
 
@@ -55,16 +48,6 @@ class Choice(NamedTuple):
     reason: str
 
 
-@dataclass
-class _Warm:
-    """A matrix, and how far it has followed the table."""
-
-    set_key: int
-    matrix: VectorMatrix
-    xmin: int
-    seen: set[int] = field(default_factory=set)
-
-
 class PostgresVectors:
     """Stores vectors and finds the nearest, exactly in memory or by the server's index."""
 
@@ -76,7 +59,7 @@ class PostgresVectors:
         self._hnsw_from_chunks = hnsw_from_chunks
         self.matrix_chunks = MATRIX_CHUNKS
         self._remember = remember
-        self._warm: _Warm | None = None
+        self._warm: Warm | None = None
         self._lock = new_lock()
 
     @property
@@ -272,22 +255,41 @@ class PostgresVectors:
         where: Where,
         columns: Mapping[str, str],
     ) -> list[Neighbour]:
-        """Have the server compare all vectors: slow, but without them all in this process."""
+        """Have the server compare all vectors: slow, but without them all in this process.
+
+        It reckons in single precision, so those within rounding of the last place are compared again.
+        """
         operator = INDEXED[self.metric][1]
         filters, parameters = where_clause(where, columns, prefix="c.")
         size = 4 * k + 16
         while True:
             sql = f"""
-                SELECT k.chunk_key {OF_SET} JOIN context_registry c USING (context_key)
-                WHERE k.set_key = %s{filters.replace(" WHERE ", " AND ")}
-                ORDER BY e.vector {operator} %s::vector LIMIT %s
+                SELECT k.chunk_key, e.vector {operator} %s::vector AS distance
+                {OF_SET} JOIN context_registry c USING (context_key)
+                WHERE k.set_key = %s{filters.replace(" WHERE ", " AND ")} ORDER BY distance LIMIT %s
             """.encode()
-            given = [set_key, *parameters, packed_vector(vector), size]
-            chunks = [row[0] for row in connection.execute(sql, given)]
+            rows = connection.execute(sql, [packed_vector(vector), set_key, *parameters, size]).fetchall()
+            chunks = [row[0] for row in rows]
             found = self._compared(connection, vector, "k.chunk_key = ANY(%s::bigint[])", [chunks])
-            if len(found) >= k or len(chunks) < size:
+            if len(rows) < size:
                 return found[:k]
+            if len(found) >= k:
+                # What was not read is at least as far away as the last of these, but for rounding.
+                last = rows[-1][1] - self._rounding(connection, vector, set_key, rows[-1][1])
+                if _distance(found[k - 1].similarity, self.metric) < last:
+                    return found[:k]
             size *= 4
+
+    def _rounding(self, connection: Connection, vector: Array32, set_key: int, distance: float) -> float:
+        """Return how much a distance that the server reckons may be off."""
+        share = (len(vector) + 8) * 2.0**-23
+        if self.metric == "cosine":
+            return share
+        if self.metric == "l2":
+            return share * float(distance)
+        sql = f"SELECT max(vector_norm(e.vector)) {OF_SET} WHERE k.set_key = %s".encode()
+        longest = self._remember(("norm", set_key), lambda: connection.execute(sql, [set_key]).fetchall()[0][0])
+        return share * float(np.linalg.norm(vector.astype(np.float64))) * float(longest)
 
     def _compared(
         self, connection: Connection, vector: Array32, condition: str, parameters: Sequence[Any]
@@ -323,15 +325,15 @@ class PostgresVectors:
                 gone = [row[0] for row in connection.execute(sql, [str(warm.xmin)])]
                 if gone and len(matrix):
                     matrix = matrix.without(np.array(gone, dtype=np.int64))
-                warm = _read_since(connection, _Warm(set_key, matrix, warm.xmin, warm.seen))
+                warm = read_since(connection, Warm(set_key, matrix, warm.xmin, warm.seen))
             self._warm = warm
             return warm.matrix
 
-    def _read_matrix(self, connection: Connection, set_key: int) -> _Warm:
+    def _read_matrix(self, connection: Connection, set_key: int) -> Warm:
         dimensions = self._set(connection, set_key).dimensions
         capacity = int(_count(connection, set_key) * SPARE) + 1_024
         matrix = VectorMatrix(dimensions=dimensions, metric=self.metric, capacity=capacity)
-        return _read_since(connection, _Warm(set_key, matrix, 0))
+        return read_since(connection, Warm(set_key, matrix, 0))
 
     # The index
 
@@ -405,25 +407,8 @@ def _store_vectors(
     )
 
 
-def _read_since(connection: Connection, warm: _Warm) -> _Warm:
-    """Add the chunks of transactions that were not over when the matrix was read last."""
-    xmin = int(connection.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").fetchall()[0][0])
-    sql = f"""
-        SELECT int8send(k.chunk_key) || int8send(k.context_key) || int8send(k.position)
-            || int8send(k.start_char) || int8send(k.end_char), k.xact >= %s::text::xid8, vector_send(e.vector)
-        {OF_SET} WHERE k.set_key = %s AND k.xact >= %s::text::xid8
-    """.encode()
-    matrix, seen = warm.matrix, set[int]()
-    with connection.cursor(binary=True) as cursor:
-        cursor.execute(sql, [str(xmin), warm.set_key, str(warm.xmin)])
-        while rows := cursor.fetchmany(BATCH):
-            attributes = np.frombuffer(b"".join(row[0] for row in rows), dtype=">i8").reshape(-1, 5).T.astype(np.int64)
-            young = np.array([row[1] for row in rows], dtype=bool)
-            seen |= set(attributes[0, young].tolist())
-            vectors = unpacked_vectors(b"".join(row[2] for row in rows), len(rows))
-            if warm.seen:
-                new = np.array([key not in warm.seen for key in attributes[0].tolist()], dtype=bool)
-                attributes, vectors = attributes[:, new], vectors[new]
-            if len(vectors):
-                matrix = matrix.grown(attributes, vectors)
-    return _Warm(warm.set_key, matrix, xmin, seen)
+def _distance(similarity: float, metric: Metric) -> float:
+    """Return the server's distance for a similarity."""
+    if metric == "l2":
+        return 1 / similarity - 1
+    return 1 - similarity if metric == "cosine" else -similarity
