@@ -29,7 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.TemporaryDirectory(prefix="autom8-cache-", ignore_cleanup_errors=True)
     config.add_cleanup(folder.cleanup)
     os.environ[CACHE_DIR] = folder.name
-    config.addinivalue_line("markers", "only_sqlite: about the file of a lab, or about SQLite itself")
+    config.addinivalue_line(
+        "markers", "only_sqlite: about the file of a lab, about SQLite itself, or about neither back end and slow"
+    )
     # A shell starts what runs in its background with Ctrl-C ignored, and the tests of Ctrl-C would wait for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

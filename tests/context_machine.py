@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from backends import server, used_database
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -173,8 +175,7 @@ class ContextMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="autom8-machine-"))
-        self.path = self.folder / "lab.db"
-        shutil.copy(empty_lab(), self.path)
+        self.path = self.made()
         self.model = Model()
         self.now = NOON
         self.labs: list[Lab] = []
@@ -183,9 +184,21 @@ class ContextMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         for lab in self.labs:
             lab.close()
-        findings = al.check_file(self.path)
+        findings = self.checked()
         shutil.rmtree(self.folder)
         assert findings.empty, findings.to_string()
+
+    def made(self) -> str:
+        """Make an empty lab and return where it is."""
+        return str(shutil.copy(empty_lab(), self.folder / "lab.db"))
+
+    def checked(self) -> Any:
+        """Return what is wrong with the closed lab."""
+        return al.check_file(self.path)
+
+    def copied(self, lab: Lab, path: Path) -> None:
+        """Copy the open lab into a file."""
+        assert lab.backup(path)["verified"]
 
     def open(self, engine: str) -> Lab:
         return al.open(
@@ -320,7 +333,7 @@ class ContextMachine(RuleBasedStateMachine):
     def backup(self, which: bool) -> None:
         self.backups += 1
         copy = self.folder / f"copy{self.backups}.db"
-        assert self.lab(which).backup(copy)["verified"]
+        self.copied(self.lab(which), copy)
         with al.open(copy, embedding_model=MODEL, read_only=True, clock=lambda: self.now) as lab:
             self.compare(lab)
 
@@ -343,6 +356,30 @@ class ContextMachine(RuleBasedStateMachine):
         assert [item.id for item in lab.list_contexts()] == [
             row["id"] for row in shown if any(item.id == row["id"] for item in self.model.alive(self.now))
         ]
+
+
+class ServerMachine(ContextMachine):
+    """The same on a server."""
+
+    def made(self) -> str:
+        """See `ContextMachine.made`."""
+        self.database = ExitStack()
+        return server().address(self.database.enter_context(used_database()))
+
+    def checked(self) -> Any:
+        """See `ContextMachine.checked`."""
+        with self.open("exact") as lab:
+            findings = lab.check()
+        self.database.close()
+        return findings
+
+    def copied(self, lab: Lab, path: Path) -> None:
+        """See `ContextMachine.copied`."""
+        al.copy_lab(self.path, path, progress=False)
+
+    def open(self, engine: str) -> Lab:
+        """See `ContextMachine.open`; the file's own engine is the server's index there."""
+        return super().open("hnsw" if engine == "sqlite-vec" else engine)
 
 
 def copy_of(model: Model) -> Model:

