@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..records import Neighbour
 from ..vectors.exact import VectorMatrix
 from ..vectors.similarity import Array32, Array64
-from .sql import ContextFilter
+from .filters import ContextFilter
 
 Keys = npt.NDArray[np.int64]
 Ids = Callable[[list[int]], Mapping[int, str]]

@@ -12,6 +12,7 @@ from ..addresses import Address
 from ..errors import InvalidValue, ReadOnlyLab, StorageError, did_you_mean
 from . import postgres_schema
 from .base import Row, Unit, Where
+from .filters import quoted, refuse_unknown
 from .postgres_binary import packed_vectors, vector_bytes
 from .postgres_care import PostgresCare
 from .postgres_columns import KEYS, SPOKEN_OF, count_on, numbered
@@ -19,7 +20,7 @@ from .postgres_driver import Connection
 from .postgres_partitions import PARTITIONED, Partitions, month_of
 from .postgres_pool import PostgresPool
 from .postgres_search import PostgresSearch
-from .postgres_sql import encoded, encoder_of, instant, listed, order_clause, quoted, where_clause
+from .postgres_sql import encoded, encoder_of, instant, listed, order_clause, where_clause
 from .postgres_text import PostgresText
 from .postgres_transactions import PostgresUnit
 from .postgres_vectors import PostgresVectors
@@ -98,12 +99,6 @@ class PostgresStorage(PostgresCare, PostgresSearch):
             raise InvalidValue(f"no table {table!r}{did_you_mean(table, self._schema)}")
         return self._schema[table]
 
-    @staticmethod
-    def _refuse_unknown(table: str, names: Iterable[str], columns: Mapping[str, Any]) -> None:
-        for name in names:
-            if name not in columns:
-                raise InvalidValue(f"{table} has no column {name!r}{did_you_mean(name, columns)}")
-
     def insert(self, table: str, rows: Iterable[Mapping[str, Any]], *, ignore_existing: bool = False) -> int:
         """See `Storage.insert`."""
         rows = list(rows)
@@ -113,7 +108,7 @@ class PostgresStorage(PostgresCare, PostgresSearch):
         if odd := next((row for row in rows if row.keys() != rows[0].keys()), None):
             raise InvalidValue(f"rows for {table} differ in their columns: {sorted(set(odd) ^ set(names))}")
         known = self._columns(table)
-        self._refuse_unknown(table, names, known)
+        refuse_unknown(table, names, known)
         encoders = [(name, encoder_of(known[name])) for name in names]
         months = {month_of(row["at"]) for row in rows if "at" in row} if table in PARTITIONED else set()
 
@@ -143,7 +138,7 @@ class PostgresStorage(PostgresCare, PostgresSearch):
     def update(self, table: str, where: Where, changes: Mapping[str, Any]) -> int:
         """See `Storage.update`."""
         known = self._columns(table)
-        self._refuse_unknown(table, changes, known)
+        refuse_unknown(table, changes, known)
         filters, parameters = where_clause(where, known)
         values = [encoded(value, known[name]) for name, value in changes.items()]
         assignments = ", ".join(f"{quoted(name)} = %s::{known[name]}" for name in changes)
@@ -168,7 +163,7 @@ class PostgresStorage(PostgresCare, PostgresSearch):
         """See `Storage.rows`."""
         known = self._columns(table)
         names = list(columns or known)
-        self._refuse_unknown(table, names, known)
+        refuse_unknown(table, names, known)
         filters, parameters = where_clause(where, known)
         sql = f"{filters}{order_clause(order_by, known)}"
         if limit is not None:
@@ -181,7 +176,7 @@ class PostgresStorage(PostgresCare, PostgresSearch):
         """See `Storage.batches`."""
         known = self._columns(table)
         names = list(columns or known)
-        self._refuse_unknown(table, [*names, *by], known)
+        refuse_unknown(table, [*names, *by], known)
         key = listed(by)
         after: list[Any] = []
         while True:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from ..records import Group
 from .base import Coded, Storage, Where
+from .filters import quoted, refuse_unknown
 from .postgres_driver import Connection
 from .postgres_partitions import PARTITIONED, Partitions, month_of
 from .postgres_pool import PostgresPool
-from .postgres_sql import encoded, listed, order_clause, quoted, where_clause
+from .postgres_sql import encoded, listed, order_clause, where_clause
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,16 +51,12 @@ class PostgresColumns(Storage):
     @abstractmethod
     def _columns(self, table: str) -> dict[str, str]: ...
 
-    @staticmethod
-    @abstractmethod
-    def _refuse_unknown(table: str, names: Iterable[str], columns: Mapping[str, Any]) -> None: ...
-
     def append(
         self, table: str, columns: Mapping[str, Columnar], *, unique: Sequence[str]
     ) -> tuple[list[int], list[bool]]:
         """See `Storage.append`."""
         known = self._columns(table)
-        self._refuse_unknown(table, [*columns, *unique], known)
+        refuse_unknown(table, [*columns, *unique], known)
         cells = {name: _cells(column, known[name]) for name, column in columns.items()}
         rows = len(next(iter(cells.values())))
         if not rows:
@@ -80,7 +77,7 @@ class PostgresColumns(Storage):
     def update_each(self, table: str, columns: Mapping[str, Columnar], *, key: str) -> int:
         """See `Storage.update_each`."""
         known = self._columns(table)
-        self._refuse_unknown(table, [*columns, key], known)
+        refuse_unknown(table, [*columns, key], known)
         names = [name for name in columns if name != key]
         arrays = ", ".join(f"%s::{known[name]}[]" for name in [key, *names])
         assignments = ", ".join(f"{quoted(name)} = given.{quoted(name)}" for name in names)
@@ -103,7 +100,7 @@ class PostgresColumns(Storage):
     ) -> dict[str, NDArray[Any] | Coded]:
         """See `Storage.columns`: each column comes as one value, packed by the server."""
         known = self._columns(table)
-        self._refuse_unknown(table, [*names, *(key.column for key in keys)], known)
+        refuse_unknown(table, [*names, *(key.column for key in keys)], known)
         filters, parameters = where_clause(where, known)
         end = f"{filters}{order_clause(order_by, known)}" + ("" if limit is None else f" LIMIT {limit:d}")
         terms = [quoted(name) for name in names]

@@ -8,9 +8,10 @@ from typing import Any
 
 from ..records import Group, Measure, Rate
 from .base import Ranked, Where
+from .filters import quoted, refuse_unknown
 from .postgres_columns import PostgresColumns, json_value, key_text
 from .postgres_driver import Connection
-from .postgres_sql import quoted, where_clause
+from .postgres_sql import where_clause
 
 TRUNCATED = {"h": "hour", "D": "day", "W": "week", "M": "month"}
 MANY_GROUPS = 10_000  # of more the answer is about as large as the table
@@ -29,7 +30,7 @@ class PostgresFigures(PostgresColumns):
         named = [group.column for group in by]
         for measure in measures:
             named += [*measure.columns, *([measure.given] if measure.given else [])]
-        self._refuse_unknown(table, named, known)
+        refuse_unknown(table, named, known)
         groups = [_group(group) for group in by]
         filters, parameters = where_clause(where, known)
         terms = ", ".join([term for term, _ in groups] + [_figure(measure, known) for measure in measures])
@@ -59,7 +60,7 @@ class PostgresFigures(PostgresColumns):
         named = [group.column for group in by]
         for value in values.values():
             named += [value] if isinstance(value, str) else value.columns
-        self._refuse_unknown(table, named, known)
+        refuse_unknown(table, named, known)
         terms = [_group(group) for group in by]
         cells = [f"{term} AS g{place}" for place, (term, _) in enumerate(terms)]
         cells += [f"{_value(value)} AS v{place}" for place, value in enumerate(values.values())]

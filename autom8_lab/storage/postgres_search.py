@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ContextNotFound, InvalidValue
-from ..records import Chunk, Condition, Nearest, Neighbour, TextMatch
+from ..records import Chunk, Nearest, Neighbour, TextMatch
 from .base import Row, Where
+from .filters import effective
 from .postgres_binary import packed_integers, packed_texts
 from .postgres_driver import Connection
 from .postgres_figures import PostgresFigures
@@ -80,16 +81,7 @@ class PostgresSearch(PostgresFigures):
                 ("least", column), lambda: self._pool.read(lambda connection: connection.execute(sql).fetchall()[0][0])
             )
 
-        def hides(condition: Condition) -> bool:
-            match condition.column, condition.operator, condition.key:
-                case "expires_at", "null or >", None:
-                    first = least("expires_at")
-                    return first is not None and first <= condition.value
-                case "superseded_by", "is null", None:
-                    return least("superseded_by") is not None
-            return True
-
-        return [condition for condition in where if hides(condition)]
+        return effective(where, least)
 
     # Vectors
 

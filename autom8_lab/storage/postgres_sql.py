@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidValue, did_you_mean
 from ..records import Condition
+from .filters import order_of, quoted, wanted_of_key, where_of
 from .postgres_binary import packed_texts
 
 # What a type is called in `TableShape`.
@@ -105,11 +105,6 @@ def _marked(value: Any) -> Any:
     return value
 
 
-def quoted(name: str) -> str:
-    """Return a name as SQL has it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def listed(names: Iterable[str], *, prefix: str = "") -> str:
     """Return names as a list in SQL."""
     return ", ".join(prefix + quoted(name).replace("%", "%%") for name in names)
@@ -118,16 +113,12 @@ def listed(names: Iterable[str], *, prefix: str = "") -> str:
 def where_clause(
     conditions: Sequence[Condition], columns: Mapping[str, str], *, prefix: str = ""
 ) -> tuple[str, list[Any]]:
-    """Return " WHERE …" (or "") and its parameters; unknown columns raise `InvalidValue`."""
-    parts: list[str] = []
-    parameters: list[Any] = []
-    for condition in conditions:
-        if condition.column not in columns:
-            raise InvalidValue(f"no column {condition.column!r}{did_you_mean(condition.column, columns)}")
-        sql, values = _one(condition, f"{prefix}{quoted(condition.column)}", columns[condition.column])
-        parts.append(sql)
-        parameters.extend(values)
-    return (" WHERE " + " AND ".join(parts) if parts else "", parameters)
+    """See `filters.where_of`."""
+
+    def test(condition: Condition, column: str) -> tuple[str, list[Any]]:
+        return _one(condition, column, columns[condition.column])
+
+    return where_of(conditions, columns, test, prefix=prefix)
 
 
 def _one(condition: Condition, column: str, kind: str) -> tuple[str, list[Any]]:
@@ -157,19 +148,10 @@ def _array(kind: str, values: Iterable[Any]) -> str:
 
 
 def _json_key(condition: Condition, column: str) -> tuple[str, list[Any]]:
-    if condition.operator not in ("=", "in"):
-        raise InvalidValue(f"{column}[{condition.key!r}] {condition.operator}: a key is compared by = or in")
-    wanted = condition.value if condition.operator == "in" else [condition.value]
-    values = [json_text(value) for value in wanted]
+    values = [json_text(value) for value in wanted_of_key(condition, column)]
     return f"({column} -> %s::text) = ANY(%s::jsonb[])", [condition.key, values]
 
 
 def order_clause(order_by: Sequence[str], columns: Mapping[str, Any]) -> str:
-    """Return " ORDER BY …" (or ""), nothing first as in SQLite; unknown columns raise `InvalidValue`."""
-    parts = []
-    for item in order_by:
-        name = item.removeprefix("-")
-        if name not in columns:
-            raise InvalidValue(f"cannot sort by {name!r}{did_you_mean(name, columns)}")
-        parts.append(quoted(name) + (" DESC NULLS LAST" if item.startswith("-") else " NULLS FIRST"))
-    return " ORDER BY " + ", ".join(parts) if parts else ""
+    """See `filters.order_of`: nothing comes first, as in SQLite."""
+    return order_of(order_by, columns, ascending=" NULLS FIRST", descending=" DESC NULLS LAST")

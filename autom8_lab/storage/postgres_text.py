@@ -18,9 +18,9 @@ from ..forking import new_lock
 from ..records import TextMatch
 from .base import Where
 from .bm25 import K1, B, Keys, Scored, Scores, added_up, among, best_of, inverse_frequency, scored
+from .names import ContextNames, Remember
 from .postgres_driver import Connection
-from .postgres_names import ContextNames, context_filter
-from .sqlite_names import Remember
+from .postgres_names import context_filter, no_names
 
 COLUMNS = {"content": "a", "topic": "b", "summary": "c"}  # and the weight that its words have in the tsvector
 KEPT_POSTINGS = 4_000_000
@@ -86,7 +86,7 @@ class PostgresText:
             found = [self._scored(connection, state, term, of_columns) for term in telling]
         keys, scores = added_up([item for item in found if len(item.keys)])
         passing = context_filter(connection, where, columns)
-        names: ContextNames = self._remember("names", ContextNames)
+        names: ContextNames[Connection] = self._remember("names", no_names)
 
         def first_by_id(level: Keys, n: int) -> Iterable[int]:
             sql = "SELECT context_key FROM context_registry WHERE context_key = ANY(%s) ORDER BY id LIMIT %s"
@@ -110,7 +110,7 @@ class PostgresText:
         self, connection: Connection, terms: Sequence[str], context_ids: Sequence[str], *, dirty: bool
     ) -> dict[str, tuple[str, ...]]:
         """See `Storage.matched_terms`."""
-        names: ContextNames = self._remember("names", ContextNames)
+        names: ContextNames[Connection] = self._remember("names", no_names)
         known = names.keys(connection, context_ids)
         wanted = np.array(list(known.values()), dtype=np.int64)
         with self._lock:

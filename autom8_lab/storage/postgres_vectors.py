@@ -15,12 +15,12 @@ from ..vectors.exact import SPARE, VectorMatrix
 from ..vectors.similarity import Array32, checked, similarity
 from .base import Where
 from .exactly import best_of_each, best_rows, nearest_rows
+from .names import ContextNames, Remember
 from .postgres_binary import packed_integers, packed_texts, packed_vector, packed_vectors, unpacked_vectors
 from .postgres_driver import Connection
 from .postgres_matrix import OF_SET, Warm, read_since
-from .postgres_names import ContextNames, context_filter
+from .postgres_names import context_filter, no_names
 from .postgres_sql import where_clause
-from .sqlite_names import Remember
 
 PRODUCT_ROWS = 64  # questions compared with all vectors in one product
 MATRIX_CHUNKS = 500_000  # of more the server itself looks through all
@@ -63,8 +63,8 @@ class PostgresVectors:
         self._lock = new_lock()
 
     @property
-    def _names(self) -> ContextNames:
-        names: ContextNames = self._remember("names", ContextNames)
+    def _names(self) -> ContextNames[Connection]:
+        names: ContextNames[Connection] = self._remember("names", no_names)
         return names
 
     def _set(self, connection: Connection, set_key: int) -> _Set:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
 
-from ..errors import DamagedLab, InvalidValue, LabError, did_you_mean
+from ..errors import DamagedLab, LabError
 from ..records import Condition
+from .filters import FEW_PASS, ContextFilter, order_of, wanted_of_key, where_of
 
 TIMES = {
     "at",
@@ -111,16 +109,8 @@ def refuse_illegible(error: Exception, path: str, table: str) -> None:
 def where_clause(
     conditions: Sequence[Condition], columns: Mapping[str, Any], *, prefix: str = ""
 ) -> tuple[str, list[Any]]:
-    """Return " WHERE …" (or "") and its parameters; unknown columns raise `InvalidValue`."""
-    parts: list[str] = []
-    parameters: list[Any] = []
-    for condition in conditions:
-        if condition.column not in columns:
-            raise InvalidValue(f"no column {condition.column!r}{did_you_mean(condition.column, columns)}")
-        sql, values = _one(condition, f'{prefix}"{condition.column}"')
-        parts.append(sql)
-        parameters.extend(values)
-    return (" WHERE " + " AND ".join(parts) if parts else "", parameters)
+    """See `filters.where_of`."""
+    return where_of(conditions, columns, _one, prefix=prefix)
 
 
 def _one(condition: Condition, column: str) -> tuple[str, list[Any]]:
@@ -143,13 +133,10 @@ def _one(condition: Condition, column: str) -> tuple[str, list[Any]]:
 
 
 def _json_key(condition: Condition, column: str) -> tuple[str, list[Any]]:
-    if condition.operator not in ("=", "in"):
-        raise InvalidValue(f"{column}[{condition.key!r}] {condition.operator}: a key is compared by = or in")
     # json_each, not a path: any text is a legal key, and its type column tells true from 1.
-    wanted = condition.value if condition.operator == "in" else [condition.value]
     tests: list[str] = []
     parameters: list[Any] = [condition.key]
-    for value in wanted:
+    for value in wanted_of_key(condition, column):
         if value is None or isinstance(value, bool):
             tests.append("type = ?")
             parameters.append("null" if value is None else str(value).lower())
@@ -161,33 +148,8 @@ def _json_key(condition: Condition, column: str) -> tuple[str, list[Any]]:
 
 
 def order_clause(order_by: Sequence[str], columns: Mapping[str, Any]) -> str:
-    """Return " ORDER BY …" (or ""); unknown columns raise `InvalidValue`."""
-    parts = []
-    for item in order_by:
-        name = item.removeprefix("-")
-        if name not in columns:
-            raise InvalidValue(f"cannot sort by {name!r}{did_you_mean(name, columns)}")
-        parts.append(f'"{name}"' + (" DESC" if item.startswith("-") else ""))
-    return " ORDER BY " + ", ".join(parts) if parts else ""
-
-
-FEW_PASS = 5_000  # contexts; up to so many that pass a filter are listed, of more each candidate is looked up
-
-
-@dataclass(frozen=True)
-class ContextFilter:
-    """Tells which of an array of context keys pass; `listed` has all that do, where these are few."""
-
-    listed: npt.NDArray[np.int64] | None
-    look_up: Callable[[str], Iterable[tuple[int]]]
-
-    def __call__(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Return which of the keys pass."""
-        passing = self.listed
-        if passing is None:
-            found = self.look_up(json.dumps(np.unique(keys).tolist()))
-            passing = np.fromiter((row[0] for row in found), dtype=np.int64)
-        return np.isin(keys, passing)
+    """See `filters.order_of`."""
+    return order_of(order_by, columns, ascending="", descending=" DESC")
 
 
 def context_filter(database: Database, where: Sequence[Condition], columns: Mapping[str, Any]) -> ContextFilter | None:
@@ -197,6 +159,5 @@ def context_filter(database: Database, where: Sequence[Condition], columns: Mapp
     filters, parameters = where_clause(where, columns)
     sql = f"SELECT context_key FROM context_registry{filters}"
     rows = database.conn.execute(f"{sql} LIMIT {FEW_PASS + 1}", parameters).fetchall()
-    listed = np.array([row[0] for row in rows], dtype=np.int64) if len(rows) <= FEW_PASS else None
     among = f"{sql} AND context_key IN (SELECT value FROM json_each(?))"
-    return ContextFilter(listed, lambda keys: database.conn.execute(among, [*parameters, keys]))
+    return ContextFilter.of(rows, lambda keys: database.conn.execute(among, [*parameters, keys]))

@@ -21,6 +21,7 @@ from ..errors import (
 )
 from . import checksums, migrations
 from .base import Row, Unit, Where
+from .filters import refuse_unknown
 from .migrations import APPLICATION_ID
 from .opening import MEMORY
 from .places import look_at, why_read_only
@@ -142,12 +143,6 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
             self._columns_of[table] = {row[1]: row[2] for row in info if row[1] != checksums.COLUMN}
         return self._columns_of[table]
 
-    @staticmethod
-    def _refuse_unknown(table: str, names: Iterable[str], columns: Mapping[str, Any]) -> None:
-        for name in names:
-            if name not in columns:
-                raise InvalidValue(f"{table} has no column {name!r}{did_you_mean(name, columns)}")
-
     @contextmanager
     def _write(self, operation: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Transaction]:
         # Nested operations of one operation are part of it: only the outermost goes into the journal.
@@ -177,7 +172,7 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
             raise InvalidValue(f"rows for {table} differ in their columns: {sorted(set(odd) ^ set(names))}")
         with self._write(self.insert, table, rows, ignore_existing=ignore_existing) as transaction:
             columns = self._columns(transaction.database, table)
-            self._refuse_unknown(table, names, columns)
+            refuse_unknown(table, names, columns)
             cells = stored_rows(rows, names, self._seals.of(transaction.database, table))
             names = names if len(names) == len(cells[0]) else [*names, checksums.COLUMN]
             quoted, marks = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
@@ -189,7 +184,7 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
         """See `Storage.update`."""
         with self._write(self.update, table, where, changes) as transaction:
             columns = self._columns(transaction.database, table)
-            self._refuse_unknown(table, changes, columns)
+            refuse_unknown(table, changes, columns)
             filters, parameters = where_clause(where, columns)
             assignments = ", ".join(f'"{name}" = ?' for name in changes)
             values = [encoded(value) for value in changes.values()]
@@ -221,7 +216,7 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
         with self._pool.reader() as database:
             known = self._columns(database, table)
             names = list(columns or known)
-            self._refuse_unknown(table, names, known)
+            refuse_unknown(table, names, known)
             filters, parameters = where_clause(where, known)
             quoted = ", ".join(f'"{name}"' for name in names)
             sql = f'SELECT {quoted} FROM "{table}"{filters}{order_clause(order_by, known)}'
@@ -260,7 +255,7 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
             with self._pool.reader() as database:
                 known = self._columns(database, table)
                 names = list(columns or known)
-                self._refuse_unknown(table, [*names, *by], known)
+                refuse_unknown(table, [*names, *by], known)
                 quoted, key = (", ".join(f'"{name}"' for name in some) for some in (names, by))
                 where = f" WHERE ({key}) > ({', '.join('?' * len(by))})" if after else ""
                 sql = f'SELECT {quoted} FROM "{table}"{where} ORDER BY {key} LIMIT ?'

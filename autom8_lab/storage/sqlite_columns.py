@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..records import Group, Measure
 from .base import Coded, Storage, Where
 from .checksums import COLUMN, Seal, Seals
+from .filters import refuse_unknown
 from .sql import DOCUMENTS, ILLEGIBLE, PLAIN, TIMES, decoded, encoded, order_clause, refuse_illegible, where_clause
 
 if TYPE_CHECKING:
@@ -359,10 +360,6 @@ class SQLiteColumns(Storage):
     @abstractmethod
     def _columns(self, database: Database, table: str) -> dict[str, Any]: ...
 
-    @staticmethod
-    @abstractmethod
-    def _refuse_unknown(table: str, names: Iterable[str], columns: Mapping[str, Any]) -> None: ...
-
     @abstractmethod
     def _write(
         self, operation: Callable[..., Any], *arguments: Any, **options: Any
@@ -373,14 +370,14 @@ class SQLiteColumns(Storage):
     ) -> tuple[list[int], list[bool]]:
         """See `Storage.append`."""
         with self._write(self.append, table, columns, unique=unique) as transaction:
-            self._refuse_unknown(table, [*columns, *unique], self._columns(transaction.database, table))
+            refuse_unknown(table, [*columns, *unique], self._columns(transaction.database, table))
             seal = self._seals.of(transaction.database, table)
             return append(transaction.database, table, columns, unique=unique, seal=seal)
 
     def update_each(self, table: str, columns: Mapping[str, Columnar], *, key: str) -> int:
         """See `Storage.update_each`."""
         with self._write(self.update_each, table, columns, key=key) as transaction:
-            self._refuse_unknown(table, [*columns, key], self._columns(transaction.database, table))
+            refuse_unknown(table, [*columns, key], self._columns(transaction.database, table))
             count = update_each(transaction.database, table, columns, key=key)
             self._seals.after_update(transaction.database, table, columns)
             return count
@@ -398,7 +395,7 @@ class SQLiteColumns(Storage):
         """See `Storage.columns`."""
         with self._pool.reader() as database:
             known = self._columns(database, table)
-            self._refuse_unknown(table, [*names, *(key.column for key in keys)], known)
+            refuse_unknown(table, [*names, *(key.column for key in keys)], known)
             try:
                 return columns(database, table, names, known, keys=keys, where=where, order_by=order_by, limit=limit)
             except ILLEGIBLE as exc:
@@ -414,7 +411,7 @@ class SQLiteColumns(Storage):
             named += [*measure.columns, *([measure.given] if measure.given else [])]
         with self._pool.reader() as database:
             known = self._columns(database, table)
-            self._refuse_unknown(table, named, known)
+            refuse_unknown(table, named, known)
             try:
                 return aggregate(database, table, known, by=by, measures=measures, where=where)
             except ILLEGIBLE as exc:

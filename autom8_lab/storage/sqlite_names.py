@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlite_utils import Database
 
-Remember = Callable[[Hashable, Callable[[], Any]], Any]
+from .names import ContextNames, Remember
 
 
 def text_changes(database: Database) -> int:
@@ -16,33 +16,15 @@ def text_changes(database: Database) -> int:
     return int(database.conn.execute("SELECT state FROM index_state WHERE name = 'text'").fetchone()[0])
 
 
-class ContextNames:
-    """The ids that have been asked for so far, by key and back; they hold until a context is changed or deleted."""
+def _read(database: Database, column: str, values: list[Any]) -> Iterable[Sequence[Any]]:
+    sql = f"SELECT context_key, id FROM context_registry WHERE {column} IN (SELECT value FROM json_each(?))"
+    rows: Iterable[Sequence[Any]] = database.conn.execute(sql, [json.dumps(values)])
+    return rows
 
-    def __init__(self) -> None:
-        self._ids: dict[int, str] = {}
-        self._keys: dict[str, int] = {}
 
-    def ids(self, database: Database, keys: Iterable[int]) -> dict[int, str]:
-        """Return the ids of these keys; a context that was just deleted has none."""
-        wanted = list(keys)
-        missing = [key for key in wanted if key not in self._ids]
-        if missing:
-            self._read(database, "context_key", missing)
-        return {key: self._ids[key] for key in wanted if key in self._ids}
-
-    def keys(self, database: Database, ids: Iterable[str]) -> dict[str, int]:
-        """Return the keys of these ids, of those that exist."""
-        wanted = list(ids)
-        missing = [context_id for context_id in wanted if context_id not in self._keys]
-        if missing:
-            self._read(database, "id", missing)
-        return {context_id: self._keys[context_id] for context_id in wanted if context_id in self._keys}
-
-    def _read(self, database: Database, column: str, values: list[Any]) -> None:
-        sql = f"SELECT context_key, id FROM context_registry WHERE {column} IN (SELECT value FROM json_each(?))"
-        for key, context_id in database.conn.execute(sql, [json.dumps(values)]):
-            self._ids[key], self._keys[context_id] = context_id, key
+def no_names() -> ContextNames[Database]:
+    """Return names that nobody has asked for yet."""
+    return ContextNames(_read)
 
 
 class KeptNames:
@@ -50,18 +32,18 @@ class KeptNames:
 
     def __init__(self, remember: Remember) -> None:
         self._remember = remember
-        self._kept: tuple[int, ContextNames] = (-1, ContextNames())
+        self._kept: tuple[int, ContextNames[Database]] = (-1, no_names())
 
-    def __call__(self, database: Database, *, dirty: bool) -> ContextNames:
+    def __call__(self, database: Database, *, dirty: bool) -> ContextNames[Database]:
         """Return the names to ask."""
         if dirty:
-            return ContextNames()
+            return no_names()
         changes: int = self._remember("text changes", lambda: text_changes(database))
         kept = self._kept
         if kept[0] != changes:
-            self._kept = kept = changes, ContextNames()
+            self._kept = kept = changes, no_names()
         return kept[1]
 
     def forget(self) -> None:
         """Drop what is in memory, because the file is another one now."""
-        self._kept = -1, ContextNames()
+        self._kept = -1, no_names()

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from sqlite_utils import Database
 
 from ..errors import InvalidValue, LabBusy
-from ..records import Chunk, Condition, Nearest, Neighbour, TextMatch
+from ..records import Chunk, Nearest, Neighbour, TextMatch
 from .base import Row, Storage, Where
 from .checksums import Seals
+from .filters import effective
 from .hnsw_file import FACTS
 from .pool import ConnectionPool
-from .sql import encoded
+from .sql import decoded
 from .sqlite_chunks import current_position
 from .sqlite_names import KeptNames
 from .sqlite_text import TextIndex, passages
@@ -87,21 +88,11 @@ class SQLiteSearch(Storage):
             return self._effective(database, where)
 
     def _effective(self, database: Database, where: Where) -> Where:
-        # Most labs hide nothing at most times: a test that every row passes only costs, and an index tells quickly.
         def least(column: str) -> Any:
             sql = f"SELECT min({column}) FROM {CONTEXTS} WHERE {column} IS NOT NULL"
-            return self.remember(("least", column), lambda: database.conn.execute(sql).fetchone()[0])
+            return self.remember(("least", column), lambda: decoded(column, database.conn.execute(sql).fetchone()[0]))
 
-        def hides(condition: Condition) -> bool:
-            match condition.column, condition.operator, condition.key:
-                case "expires_at", "null or >", None:
-                    first = least("expires_at")
-                    return first is not None and first <= encoded(condition.value)
-                case "superseded_by", "is null", None:
-                    return least("superseded_by") is not None
-            return True
-
-        return [condition for condition in where if hides(condition)]
+        return effective(where, least)
 
     # Vectors
 

@@ -17,8 +17,9 @@ from ..forking import new_lock
 from ..records import TextMatch
 from .base import Where
 from .bm25 import K1, B, Keys, Scored, Scores, added_up, among, best_of, inverse_frequency, scored
+from .names import Remember
 from .sql import context_filter
-from .sqlite_names import KeptNames, Remember
+from .sqlite_names import KeptNames
 
 FTS = "context_registry_fts"
 INDEXED = ("content", "topic", "summary")

@@ -18,10 +18,12 @@ from ..vectors.similarity import Array32, checked, similarity
 from .base import Where
 from .checksums import COLUMN, Seal
 from .exactly import Candidates, best_of_each, best_rows, candidates, nearest_rows
+from .filters import ContextFilter
 from .hnsw_file import ENOUGH_RECALL, HnswFile, Read, Ready
-from .sql import ContextFilter, context_filter, where_clause
+from .names import ContextNames, Remember
+from .sql import context_filter, where_clause
 from .sqlite_chunks import Position, caught_up, current_position
-from .sqlite_names import ContextNames, KeptNames, Remember
+from .sqlite_names import KeptNames
 from .sqlite_vec import VEC_LIMIT, VecTable
 
 EMBEDDING = ("chunk_hash", "model_id", "dimensions", "vector")
@@ -308,7 +310,7 @@ class SQLiteVectors:
         self,
         database: Database,
         set_key: int,
-        names: ContextNames,
+        names: ContextNames[Database],
         vector: Array32,
         condition: str,
         parameters: Sequence[Any],
