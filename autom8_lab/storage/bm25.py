@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..records import TextMatch
+
 K1, B = 1.2, 0.75  # those of FTS5's bm25()
 FIRST_LOOK = 256  # places that are looked at first where a filter may drop some
 MANY_LEVEL = 4_096  # contexts level with the last place
@@ -62,6 +64,41 @@ def added_up(found: Sequence[Scored]) -> tuple[Keys, Scores]:
         sums[item.keys] += item.scores
     every: Keys = np.flatnonzero(sums)
     return every, sums[every]
+
+
+def text_matches(
+    found: Sequence[Scored],
+    k: int,
+    *,
+    include: Sequence[str],
+    passing: Passing | None,
+    ids: Callable[[list[int]], Mapping[int, str]],
+    keys_of: Callable[[list[str]], Mapping[str, int]],
+    first_by_id: Callable[[Keys, int], Iterable[int]],
+) -> list[TextMatch]:
+    """Return what `Storage.match_text` does from what each term adds; for `first_by_id` see `best_of`."""
+    keys, scores = added_up([item for item in found if len(item.keys)])
+    best = best_of(keys, scores, k, passing=passing, ids=ids, first_by_id=first_by_id)
+    ranked = [TextMatch(context_id, score, rank) for rank, (context_id, score) in enumerate(best, 1)]
+    others = list(set(include) - {context_id for context_id, _ in best})
+    if others and len(best) == k:
+        wanted = np.array(sorted(keys_of(others).values()), dtype=np.int64)
+        wanted = wanted[among(keys, wanted)]
+        wanted = wanted if passing is None else wanted[passing(wanted)]
+        names = ids(wanted.tolist()).values()
+        worse = sorted(zip((-scores[np.searchsorted(keys, wanted)]).tolist(), names, strict=True))
+        ranked += [TextMatch(context_id, -score, k + place) for place, (score, context_id) in enumerate(worse, 1)]
+    return ranked
+
+
+def terms_of(known: Mapping[str, int], found: Mapping[str, Scored]) -> dict[str, tuple[str, ...]]:
+    """Return which of the terms each of these contexts has, given their keys and what each term adds."""
+    wanted = np.array(list(known.values()), dtype=np.int64)
+    there = [among(item.keys, wanted).tolist() for item in found.values()]
+    return {
+        context_id: tuple(term for term, has in zip(found, there, strict=True) if has[place])
+        for place, context_id in enumerate(known)
+    }
 
 
 def best_of(

@@ -17,7 +17,7 @@ import numpy as np
 from ..forking import new_lock
 from ..records import TextMatch
 from .base import Where
-from .bm25 import K1, B, Keys, Scored, Scores, added_up, among, best_of, inverse_frequency, scored
+from .bm25 import K1, B, Keys, Scored, Scores, inverse_frequency, scored, terms_of, text_matches
 from .names import ContextNames, Remember
 from .postgres_driver import Connection
 from .postgres_names import context_filter, no_names
@@ -84,27 +84,16 @@ class PostgresText:
             of_columns = tuple(weights.get(name, 1.0) for name in COLUMNS)
             telling = self._telling(connection, state, terms)
             found = [self._scored(connection, state, term, of_columns) for term in telling]
-        keys, scores = added_up([item for item in found if len(item.keys)])
-        passing = context_filter(connection, where, columns)
         names: ContextNames[Connection] = self._remember("names", no_names)
-
-        def first_by_id(level: Keys, n: int) -> Iterable[int]:
-            sql = "SELECT context_key FROM context_registry WHERE context_key = ANY(%s) ORDER BY id LIMIT %s"
-            return [row[0] for row in connection.execute(sql, [level.tolist(), n])]
-
-        best = best_of(
-            keys, scores, k, passing=passing, ids=lambda some: names.ids(connection, some), first_by_id=first_by_id
+        return text_matches(
+            found,
+            k,
+            include=include,
+            passing=context_filter(connection, where, columns),
+            ids=lambda wanted: names.ids(connection, wanted),
+            keys_of=lambda wanted: names.keys(connection, wanted),
+            first_by_id=lambda level, n: _first_by_id(connection, level, n),
         )
-        matches = [TextMatch(context_id, score, rank) for rank, (context_id, score) in enumerate(best, 1)]
-        others = list(set(include) - {context_id for context_id, _ in best})
-        if others and len(best) == k:
-            wanted = np.array(sorted(names.keys(connection, others).values()), dtype=np.int64)
-            wanted = wanted[among(keys, wanted)]
-            wanted = wanted if passing is None else wanted[passing(wanted)]
-            ids = names.ids(connection, wanted.tolist()).values()
-            worse = sorted(zip((-scores[np.searchsorted(keys, wanted)]).tolist(), ids, strict=True))
-            matches += [TextMatch(context_id, -score, k + place) for place, (score, context_id) in enumerate(worse, 1)]
-        return matches
 
     def matched_terms(
         self, connection: Connection, terms: Sequence[str], context_ids: Sequence[str], *, dirty: bool
@@ -112,15 +101,10 @@ class PostgresText:
         """See `Storage.matched_terms`."""
         names: ContextNames[Connection] = self._remember("names", no_names)
         known = names.keys(connection, context_ids)
-        wanted = np.array(list(known.values()), dtype=np.int64)
         with self._lock:
             state = self._current(connection, dirty=dirty)
             telling = self._telling(connection, state, terms)
-            there = [among(self._scored(connection, state, term).keys, wanted).tolist() for term in telling]
-        return {
-            context_id: tuple(term for term, has in zip(telling, there, strict=True) if has[place])
-            for place, context_id in enumerate(known)
-        }
+            return terms_of(known, {term: self._scored(connection, state, term) for term in telling})
 
     # What the table is like now
 
@@ -233,6 +217,11 @@ class PostgresText:
         scores = inverse_frequency(contexts, having) * (counts * (K1 + 1)) / np.maximum(counts + norm, 1e-12)
         there = scores > 0  # a column may be weighted by 0
         return Scored(first.keys[there], scores[there])
+
+
+def _first_by_id(connection: Connection, level: Keys, n: int) -> Iterable[int]:
+    sql = "SELECT context_key FROM context_registry WHERE context_key = ANY(%s) ORDER BY id LIMIT %s"
+    return [row[0] for row in connection.execute(sql, [level.tolist(), n])]
 
 
 def _look(connection: Connection) -> _State:

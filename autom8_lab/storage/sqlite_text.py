@@ -16,7 +16,7 @@ from sqlite_utils.utils import sqlite3
 from ..forking import new_lock
 from ..records import TextMatch
 from .base import Where
-from .bm25 import K1, B, Keys, Scored, Scores, added_up, among, best_of, inverse_frequency, scored
+from .bm25 import K1, B, Keys, Scored, Scores, inverse_frequency, scored, terms_of, text_matches
 from .names import Remember
 from .sql import context_filter
 from .sqlite_names import KeptNames
@@ -97,28 +97,16 @@ class TextIndex:
         of_columns = tuple(weights.get(name, 1.0) for name in INDEXED)
         telling = self._telling(database, snapshot, terms)
         found = [self._scored(database, snapshot, term, of_columns) for term in telling]
-        keys, scores = added_up([item for item in found if len(item.keys)])
-        passing = context_filter(database, where, columns)
         names = self._names(database, dirty=dirty)
-        best = best_of(
-            keys,
-            scores,
+        return text_matches(
+            found,
             k,
-            passing=passing,
+            include=include,
+            passing=context_filter(database, where, columns),
             ids=lambda wanted: names.ids(database, wanted),
+            keys_of=lambda wanted: names.keys(database, wanted),
             first_by_id=lambda level, n: _first_by_id(database, level, n),
         )
-        matches = [TextMatch(context_id, score, rank) for rank, (context_id, score) in enumerate(best, 1)]
-        others = list(set(include) - {context_id for context_id, _ in best})
-        if others and len(best) == k:
-            known = names.keys(database, others)
-            wanted = np.array(sorted(known.values()), dtype=np.int64)
-            wanted = wanted[among(keys, wanted)]
-            wanted = wanted if passing is None else wanted[passing(wanted)]
-            ids = names.ids(database, wanted.tolist()).values()
-            worse = sorted(zip((-scores[np.searchsorted(keys, wanted)]).tolist(), ids, strict=True))
-            matches += [TextMatch(context_id, -score, k + place) for place, (score, context_id) in enumerate(worse, 1)]
-        return matches
 
     def matched_terms(
         self, database: Database, terms: Sequence[str], context_ids: Sequence[str], *, dirty: bool
@@ -126,13 +114,8 @@ class TextIndex:
         """See `Storage.matched_terms`."""
         snapshot = self._current(database, dirty=dirty)
         known = self._names(database, dirty=dirty).keys(database, context_ids)
-        wanted = np.array(list(known.values()), dtype=np.int64)
         telling = self._telling(database, snapshot, terms)
-        there = [among(self._scored(database, snapshot, term).keys, wanted).tolist() for term in telling]
-        return {
-            context_id: tuple(term for term, has in zip(telling, there, strict=True) if has[place])
-            for place, context_id in enumerate(known)
-        }
+        return terms_of(known, {term: self._scored(database, snapshot, term) for term in telling})
 
     def _current(self, database: Database, *, dirty: bool) -> _Snapshot:
         table: Table = self._remember("text table", lambda: _table(database))
