@@ -35,7 +35,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Look after the file": {
         "health": ("care", "The state of the file and its engines."),
-        "check": ("care", "Look at everything in the file, row by row."),
+        "check": ("care", "Look at everything in the lab, row by row."),
         "backup": ("care", "Copy the lab while others read and write it."),
         "repair": ("care", "Save what a damaged lab still holds into a new one."),
         "export": ("care", "Write everything in the lab as JSON lines."),
