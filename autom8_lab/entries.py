@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import InvalidValue, did_you_mean
 from .validation import (
     INTEGER_LIMIT,
+    MAX_NAME_CHARS,
     amount_value,
     flag_value,
     integer_value,
@@ -130,6 +131,10 @@ class UsageBatch:
                 )
             return {str(name): _cells(rows[name]) for name in rows.columns}
         columns: dict[str, list[Any]] = {}
+        names = tuple(rows[0]) if rows and type(rows[0]) is dict else ()
+        if names and all(type(row) is dict and tuple(row) == names for row in rows):
+            self._refuse_unknown(names, 0)
+            return dict(zip(names, map(list, zip(*[row.values() for row in rows], strict=True)), strict=True))
         for place, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise self._error(place, f"a row is {shortened(row)}: give a dict with 'model' and the tokens")
@@ -180,6 +185,8 @@ class UsageBatch:
         default = self._defaults.get(name)
         if given is None:
             return [default] * self.length
+        if _are_plain(given):
+            return given if default is None else [default if value is None else value for value in given]
         good: set[Any] = {None}
         for place, value in enumerate(given):
             # Names repeat, so each is looked at once; a list is no name, and cannot be in a set either.
@@ -251,6 +258,20 @@ class UsageBatch:
             check_together({name: value for name, value in row.items() if not is_missing(value)})
         except InvalidValue as exc:
             raise self._error(place, str(exc)) from exc
+
+
+def _are_plain(names: list[Any]) -> bool:
+    """Whether all are None or names that `name_value` returns as they are, told without a look at each."""
+    distinct = set(names) - {None} if set(map(type, names)) <= {str, type(None)} else set()
+    together = "".join(distinct)
+    lengths = set(map(len, distinct))
+    # Of white space only the blank is printable.
+    return (
+        bool(distinct)
+        and together.isprintable()
+        and " " not in together
+        and 0 < min(lengths) <= max(lengths) <= MAX_NAME_CHARS
+    )
 
 
 def _cells(column: Any) -> Any:

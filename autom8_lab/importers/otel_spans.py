@@ -63,7 +63,10 @@ def told(value: Any) -> Iterator[Span | LogEvent | InvalidValue]:
         shared = _attributes(at(resource, "resource", "attributes"))
         for scope in _lists(resource, SCOPES):
             for span in _lists(scope, SPANS):
-                yield _safely(_of_otlp, span, shared)
+                try:
+                    yield _of_otlp(span, shared)
+                except InvalidValue as exc:
+                    yield exc
             for record in _lists(scope, RECORDS):
                 yield _safely(_of_log, record, shared)
 

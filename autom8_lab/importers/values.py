@@ -29,7 +29,9 @@ FAILED = frozenset({"error", "fail", "failed", "failure", "false", "0", "cancell
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
+    result = {}  # filled in a loop, which for the small objects of logs is quicker than dict(pairs)
+    for name, value in pairs:
+        result[name] = value
     if len(result) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
