@@ -10,13 +10,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import autom8_lab as al
 from autom8_lab.lab import Lab
-
-pa = pytest.importorskip("pyarrow", reason="needs the extra parquet")
-pq = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 MICROSECONDS = 1_777_636_800_000_000  # of the same noon

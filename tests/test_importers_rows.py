@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import importlib.util
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,7 +65,6 @@ def table(folder: Path, form: str) -> Any:
     elif form == "csv.gz":
         path.write_bytes(gzip.compress(frame.to_csv(index=False, sep=";").encode()))
     else:
-        pytest.importorskip("pyarrow", reason="needs the extra parquet")
         frame.to_parquet(path)
     return path
 
@@ -306,14 +304,6 @@ def test_texts_become_contexts(lab: Lab) -> None:
         "Where is the crane?": "prompt",
         "At the harbour.": "response",
     }
-
-
-def test_parquet_without_its_library_says_what_to_install(lab: Lab, tmp_path: Path) -> None:
-    if importlib.util.find_spec("pyarrow") is not None:
-        pytest.skip("pyarrow is installed")
-    (tmp_path / "calls.parquet").write_bytes(b"PAR1")
-    with pytest.raises(al.LabError, match=r"pip install 'autom8_lab\[parquet\]'"):
-        lab.import_rows(tmp_path / "calls.parquet")
 
 
 def test_a_path_or_row_that_is_none_says_so(lab: Lab, tmp_path: Path) -> None:

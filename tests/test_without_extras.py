@@ -388,3 +388,14 @@ with al.open(path, embedding_model="hash-64", busy_timeout_ms=10, deadline_secon
     assert (error, contexts) == ("LabBusy", 1)
     assert "deadline_seconds" in message
     assert 0.2 < waited < 3
+
+
+def test_parquet_without_its_library_says_what_to_install(without: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "calls.parquet").write_bytes(b"PAR1")
+    code = """
+with al.open(path, embedding_model="hash-64") as lab:
+    answer(error(lambda: lab.import_rows("calls.parquet")))
+"""
+    kind, message = without("pyarrow")(code, tmp_path / "lab.db")
+    assert kind == "LabError"
+    assert "pip install 'autom8_lab[parquet]'" in message
