@@ -7,7 +7,7 @@ demo: .venv/installed
 	$(BIN)/autom8-lab demo
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest --nbval
+	$(BIN)/python -m pytest --nbval --numprocesses 2 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
