@@ -30,9 +30,9 @@ with al.open(database, embedding_model="hash-64") as lab:
     started, worked = time.perf_counter(), time.process_time()
     report = getattr(lab, verb)(path, **options)
     taken, worked = time.perf_counter() - started, time.process_time() - worked
-    calls = int(lab.usage_df(by="source")["calls"].sum())
-unit = 1 if sys.platform == "darwin" else 1024
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    calls = int(lab.usage_df(by="source")["calls"].sum())  # which loads pandas
 print(json.dumps({"seconds": taken, "cpu_seconds": worked, "peak_mb": peak, "calls": calls, "report": dict(report)}))
 """
 
