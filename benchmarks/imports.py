@@ -100,7 +100,7 @@ def codex(count: int, draw: random.Random) -> Iterator[dict[str, Any]]:
     for number in range(count):
         at = (BEGINNING + timedelta(seconds=2.3 * number)).isoformat().replace("+00:00", "Z")
         if number == 0:
-            payload = {"id": f"{draw.getrandbits(128):032x}", "cwd": "/work/app", "cli_version": "0.145.0"}
+            payload = {"id": f"{draw.getrandbits(128):032x}", "cwd": "/home/ada/app", "cli_version": "0.145.0"}
             yield {"timestamp": at, "type": "session_meta", "payload": {**payload, "model_provider": "openai"}}
         elif number == 1:
             yield {"timestamp": at, "type": "turn_context", "payload": {"model": "gpt-5.1-codex", "turn_id": "t-1"}}

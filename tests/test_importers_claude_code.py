@@ -5,10 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -337,40 +333,3 @@ def test_batches_do_not_show(tmp_path: Path, place: Callable[[str], str], monkey
             found.append((dict(report), calls(lab)))
     assert found[0][0] == found[1][0]
     pd.testing.assert_frame_equal(found[0][1], found[1][1])
-
-
-KILLED = """
-import sys, autom8_lab as al
-from autom8_lab.importers import recording
-recording.BATCH_ROWS = 50
-with al.open(sys.argv[1], embedding_model="hash-64") as lab:
-    print("begin", flush=True)
-    lab.import_claude_code(sys.argv[2])
-print("end", flush=True)
-"""
-
-
-def test_an_import_that_was_killed_and_repeated_ends_the_same(tmp_path: Path, place: Callable[[str], str]) -> None:
-    path = written(tmp_path / "s.jsonl", many(20_000))
-    with al.open(place("whole.db"), embedding_model="hash-64") as lab:
-        lab.import_claude_code(path)
-        expected = calls(lab)
-    target = tmp_path / "killed.db"
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(target), str(path)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begin\n"
-    with al.open(target, embedding_model="hash-64") as lab:
-        deadline = time.monotonic() + 60
-        while not len(lab.ledger_df(limit=1)) and time.monotonic() < deadline:
-            time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.stdout.read() == ""
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
-    with al.open(target, embedding_model="hash-64") as lab:
-        assert 0 < len(lab.ledger_df()) < 10_000
-        report = lab.import_claude_code(path)
-        assert report["read"] < 20_000  # it went on where it was
-        pd.testing.assert_frame_equal(calls(lab), expected)
