@@ -18,6 +18,7 @@ import autom8_lab as al
 from autom8_lab.lab import Lab
 from autom8_lab.storage.hnsw_file import HnswFile
 from autom8_lab.vectors.hnsw import HnswIndex
+from autom8_lab.vectors.saved import VectorsFile
 from autom8_lab.vectors.similarity import Array32
 
 DIMENSIONS = 16
@@ -118,11 +119,11 @@ def test_the_facts_of_the_index_are_told(path: Path) -> None:
         report = lab.build_vector_index()
         assert (report["vectors"], report["recall_queries"], report["expansion"]) == (COUNT, 200, 64)
         assert 0.99 <= report["recall_at_10"] == health["hnsw_recall_at_10"] <= 1
-        assert report["file_bytes"] == sidecars(path)[0].stat().st_size
+        assert report["file_bytes"] == sum(file.stat().st_size for file in sidecars(path) if file.suffix != ".json")
 
 
 def test_the_files_are_readable_by_the_owner_alone(path: Path) -> None:
-    assert len(sidecars(path)) == 2
+    assert len(sidecars(path)) == 3
     assert {stat.S_IMODE(file.stat().st_mode) for file in sidecars(path)} == {0o600}
 
 
@@ -151,7 +152,7 @@ def test_an_index_that_lags_is_continued_and_not_begun_anew(path: Path) -> None:
         assert lab.build_vector_index()["vectors"] == COUNT + 49
         assert lab.health()["hnsw_lag"] == 0
         as_good_as_exact(answers(lab), exactly(path))
-    assert len(sidecars(path)) == 2
+    assert len(sidecars(path)) == 3
     assert sidecars(path) != before
 
 
@@ -163,8 +164,9 @@ def test_another_process_finds_the_index_as_it_is_now(path: Path) -> None:
         as_good_as_exact(answers(lab), exactly(path))
 
 
-def test_a_damaged_index_is_not_used_and_says_so(path: Path) -> None:
-    index = next(file for file in sidecars(path) if file.suffix != ".json")
+@pytest.mark.parametrize("damaged", ["file", "vectors_file"])
+def test_a_damaged_index_is_not_used_and_says_so(path: Path, damaged: str) -> None:
+    index = path.with_name(json.loads(Path(f"{path}-hnsw.json").read_text())[damaged])
     data = bytearray(index.read_bytes())
     data[len(data) // 2] ^= 0xFF
     index.write_bytes(data)
@@ -196,20 +198,29 @@ def test_the_index_of_another_state_of_the_file_is_not_used(tmp_path: Path, path
         shutil.copy(file, older.parent / file.name.replace("lab.db", "older.db"))
     description = next(file for file in sidecars(older) if file.suffix == ".json")
     changed = json.loads(description.read_text())
-    description.write_text(json.dumps({**changed, "file": changed["file"].replace("lab.db", "older.db")}))
+    names = {name: changed[name].replace("lab.db", "older.db") for name in ("file", "vectors_file")}
+    description.write_text(json.dumps({**changed, **names}))
     with open_lab(older) as lab:
         assert engine_of(lab) == ("exact", "the HNSW index is built again: the file holds other vectors")
         as_good_as_exact(answers(lab), exactly(older))
 
 
-def test_the_index_of_other_vectors_is_not_used(path: Path) -> None:
+@pytest.mark.parametrize("are_others", ["the graph's", "those to compare"])
+def test_the_index_of_other_vectors_is_not_used(path: Path, are_others: str) -> None:
     description = next(file for file in sidecars(path) if file.suffix == ".json")
     facts = json.loads(description.read_text())
-    rng = np.random.default_rng(0)
+    other = np.random.default_rng(0).normal(size=(COUNT, DIMENSIONS)).astype(np.float32)
     index = HnswIndex(dimensions=DIMENSIONS, metric="cosine")
-    index.add(np.arange(1, COUNT + 1), rng.normal(size=(COUNT, DIMENSIONS)).astype(np.float32))
-    writer = HnswFile(path, metric="cosine")
-    writer._saved(index, {name: value for name, value in facts.items() if name not in ("file", "sha256")})
+    index.add(np.arange(1, COUNT + 1), other)
+    copy = path.with_name("vectors.tmp")
+    if are_others == "the graph's":
+        shutil.copy(path.with_name(facts["vectors_file"]), copy)
+    else:
+        index = HnswIndex.opened(path.with_name(facts["file"]), metric="cosine")
+        with VectorsFile(copy) as file:
+            file.add(np.arange(1, COUNT + 1)[None].repeat(5, axis=0), other)
+            facts["vectors_sha256"] = file.finished()
+    HnswFile(path, metric="cosine")._saved(index, copy, facts)
     with open_lab(path) as lab:
         assert engine_of(lab) == ("exact", "the HNSW index is built again: its vectors are not the file's")
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from autom8_lab.storage import Storage
 from autom8_lab.storage import open_storage as storage_of
 from autom8_lab.storage.postgres import PostgresStorage
 from autom8_lab.vectors.exact import VectorMatrix
+from autom8_lab.vectors.saved import SavedVectors, VectorsFile
 from autom8_lab.vectors.similarity import Array32, checked, similarity
 
 BOTH_BACKENDS = True
@@ -795,3 +797,27 @@ def test_a_matrix_that_loses_most_of_its_rows_lets_their_memory_go() -> None:
     assert smaller.nbytes < matrix.nbytes / 5
     assert smaller.chunk_keys.tolist() == list(range(100))
     assert len(smaller.grown(attributes[:, :50] + 1_000, rows[:50])) == 150
+
+
+@pytest.mark.parametrize("count", [0, 1, 60])
+def test_saved_vectors_are_those_that_were_written(tmp_path: Path, count: int) -> None:
+    rng = np.random.default_rng(18)
+    rows, query = rng.normal(size=(count, 7)).astype(np.float32), rng.normal(size=7).astype(np.float32)
+    keys = np.arange(count) * 3 + 1
+    attributes = np.stack([keys, keys // 2, keys % 2, keys * 10, keys * 10 + 9])
+    path = tmp_path / "vectors"
+    with VectorsFile(path) as file:
+        for start in range(0, count, 7):
+            file.add(attributes[:, start : start + 7], rows[start : start + 7])
+        assert file.rows == count
+        digest = file.finished()
+    assert sha256(path.read_bytes()).hexdigest() == digest
+    saved = SavedVectors(path, rows=count, dimensions=7, metric="cosine")
+    asked = rng.permutation(keys)[:20]
+    found = saved.rows_of(asked)
+    assert (len(saved), found.tolist()) == (count, (asked // 3).tolist())
+    assert np.array_equal(saved.attributes(found), attributes[:, asked // 3])
+    assert np.array_equal(saved.vectors(found), rows[asked // 3])
+    assert np.array_equal(saved.similarity(query, found), similarity(rows[asked // 3], query, metric="cosine"))
+    with pytest.raises(ValueError, match="not as many"):
+        SavedVectors(path, rows=count + 1, dimensions=7, metric="cosine")

@@ -49,12 +49,11 @@ def nearest_rows(
 
         margin = 2 * matrix.error(vector)
         rows = candidates(fetch, k, limit=len(closeness), margin=lambda last: margin)
-    return best_rows(matrix, rows, matrix.similarity(vector, rows), ids)[:k]
+    return best_rows(matrix.context_keys[rows], matrix.spans(rows), matrix.similarity(vector, rows), ids)[:k]
 
 
-def best_rows(matrix: VectorMatrix, rows: Keys, similarities: Array64, ids: Ids) -> list[Neighbour]:
-    """Return each context once, by its best row; ties by id."""
-    contexts, spans = matrix.context_keys[rows], matrix.spans(rows)
+def best_rows(contexts: Keys, spans: Keys, similarities: Array64, ids: Ids) -> list[Neighbour]:
+    """Return each context once, by its best row; ties by id. `spans` has shape (n, 3)."""
     # By context, then the most similar, then the first chunk: the first of each context is its best.
     order = np.lexsort((spans[:, 0], -similarities, contexts))
     best = order[np.unique(contexts[order], return_index=True)[1]]

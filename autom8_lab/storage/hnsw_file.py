@@ -21,7 +21,8 @@ from ..forking import new_lock
 from ..records import Metric
 from ..vectors.exact import VectorMatrix
 from ..vectors.hnsw import EXPANSIONS, HnswIndex
-from ..vectors.similarity import Array32
+from ..vectors.saved import SavedVectors, VectorsFile
+from ..vectors.similarity import Array32, Array64
 from .sqlite_chunks import BATCH, Keys, Position, caught_up, current_position, deleted_since, vectors_since
 
 ENOUGH_RECALL = 0.99
@@ -32,6 +33,8 @@ MERGE_ROWS = 2_000  # new vectors, beside a fiftieth of all, that are compared o
 
 FACTS = ("vectors", "recall_at_10", "recall_queries", "expansion", "file_bytes", "seconds")
 
+NO_KEYS, NO_CLOSENESS = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+
 Read = Callable[[], AbstractContextManager[Database]]
 
 
@@ -40,6 +43,7 @@ class Ready:
     """An index as it was saved, and what has changed since."""
 
     index: HnswIndex
+    saved: SavedVectors
     facts: dict[str, Any]
     built_at: Position
     position: Position
@@ -56,10 +60,11 @@ class Ready:
         """Whether enough has changed to build again."""
         return self.lag > MERGE_ROWS + len(self.index) // 50
 
-    def nearest(self, vector: Array32, count: int) -> Keys:
-        """Return the keys of the chunks that are the `count` nearest, as far as the graph knows, or nearly so.
+    def nearest(self, vector: Array32, count: int) -> tuple[Keys, Array64]:
+        """Return the attributes of the `count` nearest chunks, shape (5, n), in no order, and their similarities.
 
-        The graph orders by rounded vectors: whoever is as close as the last one but for rounding is there, too.
+        They are the nearest as far as the graph knows, which orders by rounded vectors: whoever is as close as the
+        last one but for rounding is there, too.
         """
         # Removed ones stand in the way of others: as many more are asked for as there may be among so many.
         size = count + max(6, count // 4)
@@ -68,17 +73,26 @@ class Ready:
         if len(self.removed):
             stays = ~np.isin(keys, self.removed)
             keys, closeness = keys[stays], closeness[stays]
-        if len(self.added):
-            near = self.added.closeness(vector)
-            best = np.argsort(-near)[:size]
-            best = best[near[best] > -np.inf]
-            keys = np.concatenate([keys, self.added.chunk_keys[best]])
-            closeness = np.concatenate([closeness, near[best]])
-        if len(keys) <= count:
-            return keys
-        last = np.partition(closeness, -count)[-count]
-        near_enough: Keys = keys[closeness >= last - self.index.rounding]
-        return near_enough
+        added, near = self._nearest_added(vector, size)
+        together = np.concatenate([closeness, near]) if len(added) else closeness
+        if len(together) > count:
+            last = np.partition(together, -count)[-count] - self.index.rounding
+            keys, added = keys[closeness >= last], added[near >= last]
+        rows = self.saved.rows_of(keys)
+        attributes, similarities = self.saved.attributes(rows), self.saved.similarity(vector, rows)
+        if len(added):
+            attributes = np.concatenate([attributes, self.added.attributes(added)], axis=1)
+            similarities = np.concatenate([similarities, self.added.similarity(vector, added)])
+        return attributes, similarities
+
+    def _nearest_added(self, vector: Array32, count: int) -> tuple[Keys, Array32]:
+        """Return the nearest rows of those that are not in the graph yet, and how close they are."""
+        if not len(self.added):
+            return NO_KEYS, NO_CLOSENESS
+        closeness = self.added.closeness(vector)
+        best = np.argsort(-closeness)[:count]
+        best = best[closeness[best] > -np.inf]
+        return best, closeness[best]
 
 
 class HnswFile:
@@ -125,22 +139,26 @@ class HnswFile:
         if description is None:
             return None
         try:
-            name, digest = description["file"], description["sha256"]
             position = Position(set_key, description["chunk_key"], description["deletion_key"])
-            file = self._path.with_name(name)
             if description["set_key"] != set_key or description["metric"] != self.metric:
                 raise ValueError("it belongs to other vectors")
-            with file.open("rb") as opened:
-                if hashlib.file_digest(opened, "sha256").hexdigest() != digest:
-                    raise ValueError("its content is not what was written")
-            index = HnswIndex.opened(file, metric=self.metric)
+            for name, digest in (("file", "sha256"), ("vectors_file", "vectors_sha256")):
+                with self._path.with_name(description[name]).open("rb") as opened:
+                    if hashlib.file_digest(opened, "sha256").hexdigest() != description[digest]:
+                        raise ValueError("its content is not what was written")
+            index = HnswIndex.opened(self._path.with_name(description["file"]), metric=self.metric)
             index.expansion = int(description["expansion"])
-            _compare(database, index, position)
+            saved = self._saved_vectors(database, description, position)
+            _compare(database, index, saved, position)
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as exc:
             self.problem = f"the HNSW index is built again: {exc}"
             return None
         self.problem = None
-        return _fresh(database, index, description, position)
+        return _fresh(database, index, saved, description, position)
+
+    def _saved_vectors(self, database: Database, facts: dict[str, Any], position: Position) -> SavedVectors:
+        path, dimensions = self._path.with_name(facts["vectors_file"]), _dimensions(database, position.set_key)
+        return SavedVectors(path, rows=int(facts["rows"]), dimensions=dimensions, metric=self.metric)
 
     def _described(self) -> dict[str, Any] | None:
         try:
@@ -180,13 +198,30 @@ class HnswFile:
         self, read: Read, set_key: int, *, threads: int = 0, progress: Callable[[int], None] = lambda count: None
     ) -> dict[str, Any]:
         """Build the index, or add to it what is new, measure its recall, save it, and return the facts about it."""
+        vectors_path = self._temporary("vectors")
+        try:
+            with VectorsFile(vectors_path) as file:
+                return self._built(file, vectors_path, read, set_key, threads=threads, progress=progress)
+        except (OSError, RuntimeError) as exc:
+            raise StorageError(f"{self._description} cannot be written ({exc}): searches stay exact") from exc
+        finally:
+            vectors_path.unlink(missing_ok=True)
+
+    def _built(
+        self,
+        file: VectorsFile,
+        vectors_path: Path,
+        read: Read,
+        set_key: int,
+        *,
+        threads: int,
+        progress: Callable[[int], None],
+    ) -> dict[str, Any]:
         started = time.perf_counter()
         with read() as database:
             now = current_position(database, set_key)
             base = self.ready(database, now)
-            (dimensions,) = database.execute(
-                "SELECT dimensions FROM embedding_sets WHERE set_key = ?", [set_key]
-            ).fetchone()
+            dimensions = _dimensions(database, set_key)
             judge = _Judge(database, set_key, metric=self.metric, dimensions=dimensions)
         index, after = HnswIndex(dimensions=dimensions, metric=self.metric), 0
         if base is not None and len(base.removed) * 3 < len(base.index):
@@ -199,44 +234,58 @@ class HnswFile:
                 batch = next(vectors_since(database, at, limit=BATCH), None)
             if batch is None:
                 break
-            (keys, *_), vectors = batch
+            attributes, vectors = batch
             judge.see(vectors)
-            new = keys > after
+            file.add(attributes, vectors)
+            new = attributes[0] > after
             if new.any():
-                index.add(keys[new], vectors[new], threads=threads)
-            at = replace(at, chunk_key=int(keys[-1]))
-            progress(len(keys))
+                # In an empty graph, threads may add vectors that no other is linked to, which no search reaches.
+                index.add(attributes[0, new], vectors[new], threads=threads if len(index) else 1)
+            at = replace(at, chunk_key=int(attributes[0, -1]))
+            progress(len(vectors))
         else:
             raise StorageError("the lab was closed while its HNSW index was built: build it when it is open again")
         with read() as database:
             facts = judge.measured(index, database)
-        facts["seconds"] = round(time.perf_counter() - started, 3)
-        try:
-            facts = self._saved(index, {**facts, "metric": self.metric, **vars(at)})
-        except (OSError, RuntimeError) as exc:
-            raise StorageError(f"{self._description} cannot be written ({exc}): searches stay exact") from exc
+        facts |= {
+            "rows": file.rows,
+            "vectors_sha256": file.finished(),
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        facts = self._saved(index, vectors_path, {**facts, "metric": self.metric, **vars(at)})
         with read() as database, self._lock:
-            self._ready, self._looked_for = _fresh(database, index, facts, at), set_key
+            saved = self._saved_vectors(database, facts, at)
+            self._ready, self._looked_for = _fresh(database, index, saved, facts, at), set_key
         self.problem = None
         return facts
 
-    def _saved(self, index: HnswIndex, facts: dict[str, Any]) -> dict[str, Any]:
-        temporary = self._path.with_name(f"{self._path.name}-hnsw-{os.getpid()}-{threading.get_ident()}.tmp")
+    def _temporary(self, name: str) -> Path:
+        return self._path.with_name(f"{self._path.name}-hnsw-{os.getpid()}-{threading.get_ident()}-{name}.tmp")
+
+    def _saved(self, index: HnswIndex, vectors_path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+        """Put the files of an index in place, its description last, and take those of the one before away."""
+        temporary = self._temporary("graph")
         try:
             os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
             index.save(temporary)
             with temporary.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            final = self._path.with_name(f"{self._path.name}-hnsw-{digest[:12]}")
-            facts = {**facts, "file": final.name, "file_bytes": temporary.stat().st_size, "sha256": digest}
-            os.replace(temporary, final)
+            graph, vectors = (
+                self._path.with_name(f"{self._path.name}-hnsw-{name[:12]}")
+                for name in (digest, facts["vectors_sha256"])
+            )
+            size = temporary.stat().st_size + vectors_path.stat().st_size
+            names = {"file": graph.name, "vectors_file": vectors.name}
+            facts = {**facts, **names, "file_bytes": size, "sha256": digest}
+            os.replace(temporary, graph)
+            os.replace(vectors_path, vectors)
             os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
             temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
             os.replace(temporary, self._description)
         finally:
             temporary.unlink(missing_ok=True)
         for other in self._path.parent.glob(f"{self._path.name}-hnsw-*[0-9a-f]"):
-            if other != final:
+            if other not in (graph, vectors):
                 with suppress(OSError):  # another process may still have it mapped
                     other.unlink()
         return facts
@@ -314,7 +363,7 @@ def _stored(database: Database, keys: Keys) -> tuple[Keys, Array32]:
     return np.array([row[0] for row in rows], dtype=np.int64), vectors.reshape(len(rows), width)
 
 
-def _compare(database: Database, index: HnswIndex, position: Position) -> None:
+def _compare(database: Database, index: HnswIndex, saved: SavedVectors, position: Position) -> None:
     """Raise ValueError where the index is not one of the file's vectors up to a position."""
     now = current_position(database, position.set_key)
     rows = database.execute(
@@ -325,13 +374,14 @@ def _compare(database: Database, index: HnswIndex, position: Position) -> None:
     gone = deleted_since(database, position)
     if not now.covers(position) or not index.contains(alive).all():
         raise ValueError("the file holds other vectors")
-    if len(alive) + int(index.contains(gone).sum()) != len(index):
+    if not len(alive) + int(index.contains(gone).sum()) == len(index) == len(saved):
         raise ValueError("it holds vectors that the file does not")
     keys, vectors = _stored(
         database, np.random.default_rng(0).choice(alive, size=min(PROBES, len(alive)), replace=False)
     )
     mine, theirs = vectors, index.vectors(keys)
-    if not np.allclose(mine / _lengths(mine), theirs / _lengths(theirs), atol=1e-2):
+    alike = np.allclose(mine / _lengths(mine), theirs / _lengths(theirs), atol=1e-2)
+    if not alike or saved.vectors(saved.rows_of(keys)).tobytes() != mine.tobytes():
         raise ValueError("its vectors are not the file's")
 
 
@@ -340,12 +390,16 @@ def _lengths(vectors: Array32) -> Array32:
     return lengths
 
 
-def _fresh(database: Database, index: HnswIndex, facts: dict[str, Any], position: Position) -> Ready:
-    (dimensions,) = database.execute(
-        "SELECT dimensions FROM embedding_sets WHERE set_key = ?", [position.set_key]
-    ).fetchone()
-    empty = VectorMatrix(dimensions=dimensions, metric=index.metric)
-    ready = Ready(index, facts, position, position, np.empty(0, dtype=np.int64), empty)
+def _dimensions(database: Database, set_key: int) -> int:
+    row = database.conn.execute("SELECT dimensions FROM embedding_sets WHERE set_key = ?", [set_key]).fetchone()
+    return int(row[0])
+
+
+def _fresh(
+    database: Database, index: HnswIndex, saved: SavedVectors, facts: dict[str, Any], position: Position
+) -> Ready:
+    empty = VectorMatrix(dimensions=_dimensions(database, position.set_key), metric=index.metric)
+    ready = Ready(index, saved, facts, position, position, NO_KEYS, empty)
     return _in_step(database, ready, current_position(database, position.set_key))
 
 

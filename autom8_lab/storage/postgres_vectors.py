@@ -147,7 +147,9 @@ class PostgresVectors:
             matrix = self._matrix(connection, set_key)
             keys = self._names.keys(connection, context_ids).values()
             rows = matrix.rows_of(np.fromiter(keys, dtype=np.int64))
-            found = best_rows(matrix, rows, matrix.similarity(vector, rows), self._ids(connection))
+            found = best_rows(
+                matrix.context_keys[rows], matrix.spans(rows), matrix.similarity(vector, rows), self._ids(connection)
+            )
         elif dirty:
             condition = "k.set_key = %s AND c.id = ANY(%s::text[])"
             found = self._compared(connection, vector, condition, [set_key, packed_texts(context_ids)])

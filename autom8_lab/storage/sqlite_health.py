@@ -20,7 +20,7 @@ from .sql import decoded
 from .sqlite_chunks import current_position
 from .sqlite_text import renew
 from .sqlite_vec import VEC_TABLE
-from .sqlite_vectors import Choice, SQLiteVectors
+from .sqlite_vectors import NO_CHUNKS, Choice, SQLiteVectors
 
 Line = Callable[[], Any]
 
@@ -70,7 +70,7 @@ def _lines(eye: _Eye, vectors: SQLiteVectors) -> dict[str, Line]:
     def choice() -> Choice:
         with pool.reader() as database:
             active = database.execute(ACTIVE_SET).fetchone()
-            return vectors.choose(database, active[0] if active else None)
+            return vectors.choose(database, vectors.seen(database, active[0]).now if active else NO_CHUNKS)
 
     return {
         "path": lambda: pool.path,

@@ -21,7 +21,7 @@ from .exactly import Candidates, best_of_each, best_rows, candidates, nearest_ro
 from .filters import ContextFilter
 from .hnsw_file import ENOUGH_RECALL, HnswFile, Read, Ready
 from .names import ContextNames, Remember
-from .sql import context_filter, where_clause
+from .sql import context_filter
 from .sqlite_chunks import Position, caught_up, current_position
 from .sqlite_names import KeptNames
 from .sqlite_vec import VEC_LIMIT, VecTable
@@ -40,6 +40,16 @@ class Choice(NamedTuple):
     reason: str
     ready: Ready | None = None
     improvable: bool = False
+
+
+class Seen(NamedTuple):
+    """What a search goes by: how far the chunks of a set are, and what the contexts are called."""
+
+    now: Position
+    names: ContextNames[Database]
+
+
+NO_CHUNKS = Position(0, 0, 0)
 
 
 class SQLiteVectors:
@@ -65,21 +75,21 @@ class SQLiteVectors:
         self._remember = remember
         self._names = names
         self._matrix: VectorMatrix | None = None
-        self._matrix_position = Position(0, 0, 0)
+        self._matrix_position = NO_CHUNKS
         self._lock = new_lock()
         self._searches = 0
 
     def forget(self) -> None:
         """Drop what is in memory, because the file is another one now."""
         with self._lock:
-            self._matrix, self._matrix_position = None, Position(0, 0, 0)
+            self._matrix, self._matrix_position = None, NO_CHUNKS
         if self.hnsw is not None:
             self.hnsw.forget()
 
     # Choosing
 
-    def choose(self, database: Database, set_key: int | None, *, dirty: bool = False) -> Choice:
-        """Return the engine that answers a search of this set now, and why that one."""
+    def choose(self, database: Database, now: Position, *, dirty: bool = False) -> Choice:
+        """Return the engine that answers a search when the chunks are this far, and why that one."""
         if self.engine == "exact":
             return Choice("exact", "asked for")
         if self.engine == "sqlite-vec":
@@ -87,7 +97,6 @@ class SQLiteVectors:
             return Choice("exact", missing) if missing else Choice("sqlite-vec", "asked for")
         if dirty:
             return Choice("exact", "inside a transaction")
-        now = self._now(database, set_key) if set_key is not None else Position(0, 0, 0)
         # An estimate that costs nothing: deleted chunks of other sets are taken off too.
         chunks = max(now.chunk_key - now.deletion_key, 0)
         if self.engine == "auto" and chunks < self._hnsw_from_chunks:
@@ -190,12 +199,15 @@ class SQLiteVectors:
         self, database: Database, vector: Array32, *, set_key: int, context_ids: Sequence[str], dirty: bool
     ) -> dict[str, Neighbour]:
         """See `Storage.similarities`."""
-        now, names = self._now(database, set_key), self._names(database, dirty=dirty)
+        now, names = self.seen(database, set_key, dirty=dirty)
         if not dirty and self._is_warm(now):
             matrix = self._synced_matrix(database, now)
             rows = matrix.rows_of(np.fromiter(names.keys(database, context_ids).values(), dtype=np.int64))
             neighbours = best_rows(
-                matrix, rows, matrix.similarity(vector, rows), lambda keys: names.ids(database, keys)
+                matrix.context_keys[rows],
+                matrix.spans(rows),
+                matrix.similarity(vector, rows),
+                lambda keys: names.ids(database, keys),
             )
         else:
             wanted = json.dumps(list(names.keys(database, context_ids).values()))
@@ -215,22 +227,23 @@ class SQLiteVectors:
         dirty: bool,
     ) -> Nearest:
         """See `Storage.nearest`; `dirty` keeps vectors that may be rolled back out of what is kept in memory."""
-        choice = self.choose(database, set_key, dirty=dirty)
+        seen = self.seen(database, set_key, dirty=dirty)
+        choice = self.choose(database, seen.now, dirty=dirty)
         engine, reason = choice.engine, choice.reason
         found: list[Neighbour] | None = None
         if engine == "hnsw" and choice.ready is not None:
-            found = self._by_hnsw(database, vector, choice.ready, k, where, columns)
+            found = self._by_hnsw(database, vector, seen.names, choice.ready, k, where, columns)
             if found is None:
                 engine, reason = "exact", f"fewer than {k} of the {HNSW_LIMIT} nearest chunks pass the filter"
         elif engine == "sqlite-vec":
-            if not self.vec.position(database).covers(current_position(database, set_key)):
+            if not self.vec.position(database).covers(seen.now):
                 engine, reason = "exact", "vec_embeddings lags behind and cannot be written now"
             else:
-                found = self._by_vec_table(database, set_key, vector, k, where, columns)
+                found = self._by_vec_table(database, vector, seen, k, where, columns)
                 if found is None:
                     engine, reason = "exact", f"more than {VEC_LIMIT} chunks compete for {k} places"
         if found is None:
-            found = self._exactly(database, vector, set_key, k, context_filter(database, where, columns), dirty=dirty)
+            found = self._exactly(database, vector, seen, k, context_filter(database, where, columns), dirty=dirty)
         self._improve(choice, set_key)
         return Nearest(found, engine, reason)
 
@@ -246,12 +259,13 @@ class SQLiteVectors:
         dirty: bool,
     ) -> list[Nearest]:
         """Return the nearest of each vector by one product, or nothing where another engine is to answer."""
-        choice = self.choose(database, set_key, dirty=dirty)
+        now, names = self.seen(database, set_key, dirty=dirty)
+        choice = self.choose(database, now, dirty=dirty)
         if choice.engine != "exact":
             return []
-        now, passing = self._now(database, set_key), context_filter(database, where, columns)
+        passing = context_filter(database, where, columns)
         matrix = self._read_matrix(database, now)[0] if dirty else self._synced_matrix(database, now)
-        found, names = [], self._names(database, dirty=dirty)
+        found = []
         for start in range(0, len(vectors), PRODUCT_ROWS):
             block = vectors[start : start + PRODUCT_ROWS]
             for vector, closeness in zip(block, matrix.closeness_of(block), strict=True):
@@ -261,15 +275,14 @@ class SQLiteVectors:
         return [Nearest(neighbours, choice.engine, choice.reason) for neighbours in found]
 
     def _exactly(
-        self, database: Database, vector: Array32, set_key: int, k: int, passing: ContextFilter | None, *, dirty: bool
+        self, database: Database, vector: Array32, seen: Seen, k: int, passing: ContextFilter | None, *, dirty: bool
     ) -> list[Neighbour]:
-        now = self._now(database, set_key)
+        now, names = seen
         matrix = self._read_matrix(database, now)[0] if dirty else self._synced_matrix(database, now)
-        names = self._names(database, dirty=dirty)
         return nearest_rows(matrix, vector, k, passing, None, lambda keys: names.ids(database, keys))
 
     def _by_vec_table(
-        self, database: Database, set_key: int, vector: Array32, k: int, where: Where, columns: Mapping[str, Any]
+        self, database: Database, vector: Array32, seen: Seen, k: int, where: Where, columns: Mapping[str, Any]
     ) -> list[Neighbour] | None:
         def fetch(size: int) -> Candidates:
             keys, contexts, closeness = self.vec.nearest(database, vector, size, where=where, columns=columns)
@@ -282,24 +295,33 @@ class SQLiteVectors:
         if keys is None:
             return None
         condition, chunks = "k.chunk_key IN (SELECT value FROM json_each(?))", json.dumps(keys.tolist())
-        names = self._names(database, dirty=False)
+        set_key, names = seen.now.set_key, seen.names
         return self._read_and_compared(database, set_key, names, vector, condition, [chunks])[:k]
 
     def _by_hnsw(
-        self, database: Database, vector: Array32, ready: Ready, k: int, where: Where, columns: Mapping[str, Any]
+        self,
+        database: Database,
+        vector: Array32,
+        names: ContextNames[Database],
+        ready: Ready,
+        k: int,
+        where: Where,
+        columns: Mapping[str, Any],
     ) -> list[Neighbour] | None:
-        passing, names = context_filter(database, where, columns), self._names(database, dirty=False)
+        passing = context_filter(database, where, columns)
         set_key = ready.position.set_key
         if passing is not None and passing.listed is not None:
             condition = "k.set_key = ? AND k.context_key IN (SELECT value FROM json_each(?))"
             keys = json.dumps(passing.listed.tolist())
             return self._read_and_compared(database, set_key, names, vector, condition, [set_key, keys])[:k]
-        filters, parameters = where_clause(where, columns, prefix="c.")
         count, everything = k, len(ready.index) + len(ready.added)
         while True:  # more again where contexts have several chunks, or the filter lets few of them pass
-            chunks = json.dumps(ready.nearest(vector, min(count, everything)).tolist())
-            condition = f"k.chunk_key IN (SELECT value FROM json_each(?)){filters.replace(' WHERE ', ' AND ')}"
-            found = self._read_and_compared(database, set_key, names, vector, condition, [chunks, *parameters])
+            attributes, similarities = ready.nearest(vector, min(count, everything))
+            contexts, spans = attributes[1], attributes[2:].T
+            if passing is not None:
+                stays = passing(contexts)
+                contexts, spans, similarities = contexts[stays], spans[stays], similarities[stays]
+            found = best_rows(contexts, spans, similarities, lambda keys: names.ids(database, keys))
             if len(found) >= k or count >= everything:
                 return found[:k]
             if count >= HNSW_LIMIT:
@@ -317,11 +339,10 @@ class SQLiteVectors:
     ) -> list[Neighbour]:
         """Read chunks' vectors, compare them in float64, and return each context once, by its best chunk; ties by id."""
         # CROSS JOIN keeps SQLite to this order: it would rather look at every chunk of the set than at a hundred keys.
-        contexts = "CROSS JOIN context_registry c USING (context_key)" if "c." in condition else ""
         rows = database.conn.execute(
             f"""
             SELECT k.context_key, k.position, k.start_char, k.end_char, e.vector
-            FROM context_chunks k {contexts} CROSS JOIN embeddings e ON e.chunk_hash = k.chunk_hash
+            FROM context_chunks k CROSS JOIN embeddings e ON e.chunk_hash = k.chunk_hash
             AND e.model_id = (SELECT model_id FROM embedding_sets WHERE set_key = ?)
             WHERE {condition}
             """,
@@ -343,9 +364,14 @@ class SQLiteVectors:
 
     # The matrix follows the file.
 
-    def _now(self, database: Database, set_key: int) -> Position:
-        position: Position = self._remember(("position", set_key), lambda: current_position(database, set_key))
-        return position
+    def seen(self, database: Database, set_key: int, *, dirty: bool = False) -> Seen:
+        """Return what a search of this set goes by now."""
+
+        def look() -> Seen:
+            return Seen(current_position(database, set_key), self._names(database, dirty=dirty))
+
+        found: Seen = self._remember(("vectors", set_key), look)
+        return found
 
     def _synced_matrix(self, database: Database, now: Position) -> VectorMatrix:
         with self._lock:

@@ -64,6 +64,10 @@ class VectorMatrix:
         """Each row's context key."""
         return self._attributes[1, : self._filled]
 
+    def attributes(self, rows: Keys) -> Keys:
+        """Return chunk key, context key, position, start and end of these rows, shape (5, n)."""
+        return self._attributes[:, rows]
+
     def spans(self, rows: Keys) -> Keys:
         """Return position, start and end of these rows' chunks, shape (n, 3)."""
         return self._attributes[2:, rows].T
