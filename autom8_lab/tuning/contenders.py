@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import InvalidValue, did_you_mean
 from ..validation import name_value, shortened
 from .curves import BINS, Curve, Path, apgr, binned_curve, cpt, cpt_interpolated, curve_of, path_of
-from .hulls import aiq, hull_area, non_decreasing_hull
+from .hulls import aiq_of_hull, hull_area, non_decreasing_hull
 from .intervals import resampled_weights
 from .outcomes import Outcomes
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.int64]
 
 Kind = Literal["free", "router", "bound"]
 DRAWN_POINTS = 101  # of a curve
@@ -187,7 +188,8 @@ class Figures:
         return found
 
     def _mixing(self, hulls: list[FloatArray], cost: FloatArray) -> dict[str, FloatArray]:
-        pairs = [aiq_pair(hull[:, 0], hull[:, 1], costs.max()) for hull, costs in zip(hulls, cost, strict=bool(hulls))]
+        rows = zip(hulls, cost.max(axis=1).tolist(), strict=bool(hulls))
+        pairs = [aiq_of_hull(hull, float(hull[0, 0]), dear) for hull, dear in rows]
         return dict(zip(("aiq", "aiq_code"), _columns(pairs, 2, len(cost)), strict=True))
 
     def _of_curve(
@@ -208,14 +210,14 @@ class Figures:
                 "aiq": none,
                 "aiq_code": none,
             }
-        rows = zip(curve.cost, curve.quality, hulls, cost, strict=True)
-        columns = _columns([self._on_cost(*row) for row in rows], 3, len(cost))
+        rows, some = zip(curve.cost, curve.quality, hulls, cost, strict=True), thinned(curve.cost.shape[1], HULL_POINTS)
+        columns = _columns([self._on_cost(*row, some) for row in rows], 3, len(cost))
         return figures | dict(zip(("gain", "aiq", "aiq_code"), columns, strict=True))
 
     def _on_cost(
-        self, cost: FloatArray, quality: FloatArray, hull: FloatArray, singles: FloatArray
+        self, cost: FloatArray, quality: FloatArray, hull: FloatArray, singles: FloatArray, some: IntArray
     ) -> tuple[float, float, float]:
-        """Return gain, AIQ and AIQ as RouterBench's program has it, of one curve."""
+        """Return gain, AIQ and AIQ as RouterBench's program has it, of one curve; the hull is that of `some` points."""
         import numpy as np
 
         dear = float(singles.max())
@@ -223,8 +225,7 @@ class Figures:
         if not spread > 0:
             return (float("nan"),) * 3
         above = float(np.trapezoid(quality, cost)) - hull_area(hull, float(cost[0]), float(cost[-1]))
-        some = thinned(len(cost), HULL_POINTS)
-        return (above / spread, *aiq_pair(cost[some], quality[some], dear, low=hull[0, 0]))
+        return (above / spread, *aiq_of_hull(non_decreasing_hull(cost[some], quality[some]), float(hull[0, 0]), dear))
 
     def single(self, contender: Contender) -> tuple[float, float, float]:
         """Return what RouteLLM's program computes: APGR over ten bins, and CPT 50 % and 80 % interpolated on them.
@@ -245,14 +246,7 @@ class Figures:
         return curve_of(contender.path, self.outcomes.quality, self.outcomes.cost, start=contender.start)
 
 
-def aiq_pair(cost: FloatArray, quality: FloatArray, dear: float, *, low: float | None = None) -> tuple[float, float]:
-    """Return AIQ by the paper and by RouterBench's program, over costs up to `dear`."""
-    begin = float(cost.min()) if low is None else low
-    paper = aiq(cost, quality, cost_range=(begin, dear))
-    return paper, aiq(cost, quality, cost_range=(begin, dear), normalise="code")
-
-
-def thinned(points: int, count: int = DRAWN_POINTS) -> Any:
+def thinned(points: int, count: int = DRAWN_POINTS) -> IntArray:
     """Return the positions of at most so many of a curve's points in equal steps, first and last among them."""
     import numpy as np
 

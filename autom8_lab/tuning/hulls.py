@@ -23,13 +23,16 @@ def pareto_frontier(cost: ArrayLike, quality: ArrayLike) -> list[int]:
     >>> pareto_frontier([1, 2, 3, 3], [0.5, 0.4, 0.9, 0.8])
     [0, 2]
     """
+    return _frontier(*_points(cost, quality))
+
+
+def _frontier(costs: FloatArray, qualities: FloatArray) -> list[int]:
     import numpy as np
 
-    costs, qualities = _points(cost, quality)
-    best, kept = -np.inf, []
+    best, kept, heights = -np.inf, [], qualities.tolist()
     for place in np.lexsort((-qualities, costs)).tolist():
-        if qualities[place] > best:
-            best = qualities[place]
+        if heights[place] > best:
+            best = heights[place]
             kept.append(place)
     return kept
 
@@ -47,7 +50,7 @@ def non_decreasing_hull(cost: ArrayLike, quality: ArrayLike) -> FloatArray:
 
     costs, qualities = _points(cost, quality)
     corners: list[tuple[float, float]] = []
-    for place in pareto_frontier(costs, qualities):
+    for place in _frontier(costs, qualities):
         x, y = float(costs[place]), float(qualities[place])
         # A corner below the line from the one before it to the new point is no corner.
         while len(corners) > 1 and _rises_more(corners[-2], corners[-1], (x, y)):
@@ -71,7 +74,8 @@ def hull_area(hull: FloatArray, low: float, high: float) -> float:
         return float("nan")
     inner = hull[(hull[:, 0] > low) & (hull[:, 0] < high), 0]
     costs = np.concatenate([[low], inner, [high]])
-    return float(np.trapezoid(np.interp(costs, hull[:, 0], hull[:, 1]), costs))
+    heights = np.interp(costs, hull[:, 0], hull[:, 1])
+    return float((costs[1:] - costs[:-1]) @ (heights[1:] + heights[:-1])) / 2
 
 
 def aiq(
@@ -95,10 +99,14 @@ def aiq(
     if normalise not in ("paper", "code"):
         raise InvalidValue(f"normalise={normalise!r}: give 'paper' or 'code'")
     low, high = (costs.min(), costs.max()) if cost_range is None else cost_range
-    hull = non_decreasing_hull(costs, qualities)
-    if normalise == "code":
-        return hull_area(hull, hull[0, 0], high) / float(high) if high > 0 else float("nan")
-    return hull_area(hull, low, high) / float(high - low) if high > low else float("nan")
+    return aiq_of_hull(non_decreasing_hull(costs, qualities), float(low), float(high))[normalise == "code"]
+
+
+def aiq_of_hull(hull: FloatArray, low: float, high: float) -> tuple[float, float]:
+    """Return the AIQ of a hull over costs from `low` to `high`, as the paper normalises it and as its program does."""
+    missing = float("nan")
+    paper = hull_area(hull, low, high) / (high - low) if high > low else missing
+    return paper, hull_area(hull, float(hull[0, 0]), high) / high if high > 0 else missing
 
 
 def _points(cost: ArrayLike, quality: ArrayLike) -> tuple[FloatArray, FloatArray]:
