@@ -125,22 +125,30 @@ TEXT_INDEX = r"""
         WITH autom8_porter;
     CREATE FUNCTION autom8_plain(given text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$ BEGIN
         IF given IS NULL THEN RETURN ''; END IF;
+        -- What is left in place are the spaces, also several in a row: each match costs, and most are between words.
         IF octet_length(given) = char_length(given) THEN
-            given := lower(regexp_replace(given COLLATE "C", '[^A-Za-z0-9]+', ' ', 'g'));
+            given := lower(regexp_replace(given COLLATE "C", '[^A-Za-z0-9 ]+', ' ', 'g'));
         ELSE
             given := normalize(regexp_replace(normalize(given, NFD), '[\u0300-\u036f]+', '', 'g'), NFC);
-            given := lower(regexp_replace(given COLLATE {collation}, '[^[:alnum:]]+', ' ', 'g'));
+            given := lower(regexp_replace(given COLLATE {collation}, '[^[:alnum:] ]+', ' ', 'g'));
         END IF;
         -- FTS5's Porter leaves words of two letters as they are. Snowball's makes "us" of "use", "v" of "vs": another
         -- letter behind that one keeps it from it.
-        given := regexp_replace(given COLLATE "C", '((^| )[aeiou][sy])(?= |$)', '\1e', 'g');
-        given := regexp_replace(given COLLATE "C", '((^| )[b-df-hj-np-tv-z0-9]s)(?= |$)', '\1ĸ', 'g');
+        IF given COLLATE "C" ~ '(^| )([aeiou][sy]|[b-df-hj-np-tv-z0-9]s)( |$)' THEN
+            given := regexp_replace(given COLLATE "C", '((^| )[aeiou][sy])(?= |$)', '\1e', 'g');
+            given := regexp_replace(given COLLATE "C", '((^| )[b-df-hj-np-tv-z0-9]s)(?= |$)', '\1ĸ', 'g');
+        END IF;
         -- And it knows the endings of pathology and assembly, behind at least a vowel and a consonant.
-        given := regexp_replace(given COLLATE "C", '({measured}log)(y|ies)(?= |$)', '\1', 'g');
-        RETURN regexp_replace(given COLLATE "C", '({measured}b)l(y|ies)(?= |$)', '\1le', 'g');
+        IF strpos(given, 'logy') > 0 OR strpos(given, 'logies') > 0 THEN
+            given := regexp_replace(given COLLATE "C", '({measured}log)(y|ies)(?= |$)', '\1', 'g');
+        END IF;
+        IF strpos(given, 'bly') > 0 OR strpos(given, 'blies') > 0 THEN
+            given := regexp_replace(given COLLATE "C", '({measured}b)l(y|ies)(?= |$)', '\1le', 'g');
+        END IF;
+        RETURN given;
     END $$;
     CREATE FUNCTION autom8_count(plain text) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-        SELECT coalesce(cardinality(string_to_array(nullif(btrim(plain), ''), ' ')), 0)::bigint
+        SELECT cardinality(array_remove(string_to_array(plain, ' '), ''))::bigint
     $$;
     CREATE FUNCTION autom8_words_of(plain text) RETURNS tsvector LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
         IF octet_length(plain) < 200000 THEN RETURN to_tsvector('autom8_words', plain); END IF;
@@ -179,8 +187,8 @@ TEXT_INDEX = r"""
         IF new.word_count >= 255 THEN
             SELECT jsonb_object_agg(lexeme, occurrences) INTO new.frequent FROM (
                 SELECT (ts_lexize('autom8_porter', word))[1] AS lexeme, sum(n) AS occurrences FROM (
-                    SELECT word, count(*) AS n FROM unnest(string_to_array(btrim(content), ' ')) word
-                    WHERE octet_length(word) < 2000 GROUP BY word
+                    SELECT word, count(*) AS n FROM unnest(string_to_array(content, ' ')) word
+                    WHERE word <> '' AND octet_length(word) < 2000 GROUP BY word
                 ) counted GROUP BY 1
                 HAVING sum(n) >= CASE WHEN new.word_count > 16000 THEN 2 ELSE 255 END
             ) stems WHERE lexeme IS NOT NULL;
