@@ -27,6 +27,7 @@ TEXTS = {
     "repeated": "again again again, birth birth-weight weight",
     "words": WORDS,
     "few": "Us and them: possibly the pathology of assembly vs. its biology. As it is used, with 2s left.",
+    "spaced": "  Us  is\tas\n\nvs ;  pathology,  assembly:\u00a0 birth   weight  ",
 }
 
 

@@ -150,16 +150,13 @@ TEXT_INDEX = r"""
     CREATE FUNCTION autom8_count(plain text) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         SELECT cardinality(array_remove(string_to_array(plain, ' '), ''))::bigint
     $$;
-    CREATE FUNCTION autom8_words_of(plain text) RETURNS tsvector LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
-        IF octet_length(plain) < 200000 THEN RETURN to_tsvector('autom8_words', plain); END IF;
-        BEGIN
-            RETURN to_tsvector('autom8_words', plain);
-        EXCEPTION WHEN program_limit_exceeded THEN
-            -- A book: a tsvector holds one megabyte. Without the places of its words it fits.
-            RETURN array_to_tsvector(ARRAY(
-                SELECT DISTINCT (ts_lexize('autom8_porter', word))[1] FROM unnest(string_to_array(plain, ' ')) word
-                WHERE word <> '' AND octet_length(word) < 2000));
-        END;
+    CREATE FUNCTION autom8_words_of_book(plain text) RETURNS tsvector LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+        RETURN to_tsvector('autom8_words', plain);
+    EXCEPTION WHEN program_limit_exceeded THEN
+        -- A tsvector holds one megabyte. Without the places of its words a book fits.
+        RETURN array_to_tsvector(ARRAY(
+            SELECT DISTINCT (ts_lexize('autom8_porter', word))[1] FROM unnest(string_to_array(plain, ' ')) word
+            WHERE word <> '' AND octet_length(word) < 2000));
     END $$;
     ALTER TABLE context_registry ADD COLUMN words tsvector, ADD COLUMN word_count bigint,
         ADD COLUMN frequent jsonb;
@@ -169,7 +166,11 @@ TEXT_INDEX = r"""
         content text := autom8_plain(new.content);
         plain text;
     BEGIN
-        new.words := setweight(autom8_words_of(content), 'A');
+        IF octet_length(content) < 200000 THEN
+            new.words := setweight(to_tsvector('autom8_words', content), 'A');
+        ELSE
+            new.words := setweight(autom8_words_of_book(content), 'A');
+        END IF;
         new.word_count := autom8_count(content);
         -- Put before the long text: a tsvector counts positions up to 16,383.
         IF new.summary IS NOT NULL THEN
@@ -202,7 +203,7 @@ TEXT_INDEX = r"""
 """
 TEXT_INDEX_BACK = """
     DROP TRIGGER context_registry_words ON context_registry;
-    DROP FUNCTION autom8_index_words(); DROP FUNCTION autom8_words_of(text); DROP FUNCTION autom8_plain(text); DROP FUNCTION autom8_count(text);
+    DROP FUNCTION autom8_index_words(); DROP FUNCTION autom8_words_of_book(text); DROP FUNCTION autom8_plain(text); DROP FUNCTION autom8_count(text);
     ALTER TABLE context_registry DROP COLUMN words, DROP COLUMN word_count, DROP COLUMN frequent;
     DROP TEXT SEARCH CONFIGURATION autom8_words; DROP TEXT SEARCH DICTIONARY autom8_porter;
 """
