@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autom8_lab.embedding import Encoder, HashEncoder
-from autom8_lab.embedding.chunking import ChunkFormat, chunk_text, count_tokens, text_hash
+from autom8_lab.embedding.chunking import WORD, ChunkFormat, chunk_text, count_tokens, count_words, text_hash
 from autom8_lab.embedding.model_files import offline_model_path
 from autom8_lab.records import Chunk
 
@@ -230,3 +230,9 @@ def test_a_long_text_is_split_in_less_than_a_few_seconds(real: Any) -> None:
     chunks = chunked(text, 250, 50, encoder=real)
     assert time.perf_counter() - started < 15  # about 2 s on one core; quadratic work would take minutes
     assert (chunks[0].start, chunks[-1].end) == (0, len(text))
+
+
+def test_words_of_ascii_are_counted_as_those_of_any_text() -> None:
+    letters = [chr(number) for number in range(128)]
+    texts = [*letters, *(first + second for first in letters for second in letters), "It's 3.5 km, naïvely.", ""]
+    assert [count_words(text) for text in texts] == [len(WORD.findall(text)) for text in texts]
