@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 
 IfExists = Literal["fail", "update", "skip"]
 RETENTION = {"pinned", "priority", "expires_at"}
+# What a new context has in the fields that nobody gave.
+UNLESS_GIVEN: dict[str, Any] = {
+    "summary": None,
+    "topic": None,
+    "source": None,
+    "priority": 0,
+    "pinned": False,
+    "expires_at": None,
+    "metadata": {},
+    "superseded_by": None,
+    "accessed_at": None,
+    "access_count": 0,
+}
 OUTCOME_COLUMNS = {
     "context_id": "str",
     "outcome": "str",
@@ -115,7 +128,7 @@ class _Batch:
         self._drafts = drafts
         self._prepared = prepared
         self._if_exists = if_exists
-        self._new: list[tuple[Context, Indexed]] = []
+        self._new: list[tuple[dict[str, Any], Indexed]] = []
 
     def store(self) -> list[dict[str, Any]]:
         """Store the drafts and return an outcome for each."""
@@ -181,30 +194,24 @@ class _Batch:
 
     def _flush(self) -> None:
         new, self._new = self._new, []
-        names = [name for name in Context.__dataclass_fields__ if name != "aliases"]
-        self._storage.insert(TABLE, [{name: getattr(item, name) for name in names} for item, _ in new])
-        hashes = [item.content_hash for item, _ in new]
-        self._contexts.write_index({item.id: indexed for item, indexed in new}, hashes, content_changed=False)
+        self._storage.insert(TABLE, [row for row, _ in new])
+        hashes = [row["content_hash"] for row, _ in new]
+        self._contexts.write_index({row["id"]: indexed for row, indexed in new}, hashes, content_changed=False)
 
     def _store_new(self, item: Draft) -> dict[str, Any]:
         indexed = self._indexed(item)
-        given = {"summary": None, "topic": None, "source": None, "priority": 0, "pinned": False, **item.given}
-        context = Context(
-            id=item.context_id or new_id(),
-            content=item.content,
-            content_hash=item.content_hash,
-            expires_at=given.pop("expires_at", None),
-            metadata=given.pop("metadata", {}),
-            superseded_by=None,
-            token_count=indexed.token_count,
-            created_at=item.created_at or self._now,
-            updated_at=self._now,
-            accessed_at=None,
-            access_count=0,
-            **given,
-        )
-        self._new.append((context, indexed))
-        return _outcome(context.id, "stored", None, len(indexed.chunks), indexed.token_count)
+        row = {
+            "id": item.context_id or new_id(),
+            "content": item.content,
+            "content_hash": item.content_hash,
+            "token_count": indexed.token_count,
+            "created_at": item.created_at or self._now,
+            "updated_at": self._now,
+            **UNLESS_GIVEN,
+            **item.given,
+        }
+        self._new.append((row, indexed))
+        return _outcome(row["id"], "stored", None, len(indexed.chunks), indexed.token_count)
 
     def _again(self, item: Draft, existing: Context) -> dict[str, Any]:
         context_id = str(item.context_id)
