@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ if "postgres" not in BACKENDS:
 import psycopg
 
 from autom8_lab.storage.postgres_binary import (
+    copy_rows,
     packed_integers,
     packed_texts,
     packed_vector,
@@ -54,3 +56,39 @@ def test_vectors_arrive_as_they_are_and_come_back(connection: psycopg.Connection
         data = cursor.execute(sql, [packed_vectors(vectors, type_number=number)]).fetchall()
     assert np.array_equal(unpacked_vectors(b"".join(cells for cells, _ in data), 5), vectors)
     assert vector_bytes(None) is None
+
+
+@pytest.mark.parametrize("odd", [[], [{"number": np.int64(1)}], [{"number": "7", "document": "[1]"}]])
+def test_columns_are_copied_in_as_they_are_with_a_cell_of_another_type_too(
+    connection: psycopg.Connection, odd: list[dict[str, object]]
+) -> None:
+    kinds = {"name": "text", "number": "bigint", "share": "double precision", "flag": "boolean", "document": "jsonb"}
+    kinds["at"] = "timestamp with time zone"
+    given = {
+        "name": ["", "Zürich 東京\t\\N \n\r", None],
+        "number": [-(2**63), 2**63 - 1, None],
+        "share": [0.1 + 0.2, float("inf"), None],
+        "flag": [True, False, None],
+        "document": ['{"a": 1.0, "b": "\\t"}', "{}", None],
+        "at": [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC), None],
+    }
+    columns = [[*cells, *(row.get(name) for row in odd)] for name, cells in given.items()]
+    definition = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+    connection.execute(f"CREATE TEMPORARY TABLE taken (place serial, {definition})")  # type: ignore[call-overload]
+    with connection.cursor() as cursor:
+        copy_rows(cursor, f"taken ({', '.join(kinds)})", columns, list(kinds.values()))
+    connection.execute("SET TimeZone = 'UTC'")
+    found = connection.execute(
+        "SELECT name, number, share, flag, document::text, extract(year FROM at)::integer FROM taken ORDER BY place"
+    ).fetchall()
+    assert found[0] == ("", -(2**63), 0.1 + 0.2, True, '{"a": 1.0, "b": "\\t"}', 1)
+    assert found[1] == ("Zürich 東京\t\\N \n\r", 2**63 - 1, float("inf"), False, "{}", 9999)
+    assert found[2] == (None,) * 6
+    assert [row[1] for row in found[3:]] == [int(str(row["number"])[0]) for row in odd]
+
+
+def test_what_does_not_fit_is_left_to_the_server_to_refuse(connection: psycopg.Connection) -> None:
+    connection.execute("CREATE TEMPORARY TABLE taken (number bigint)")
+    for number in (2**63, 1.5, "one"):
+        with pytest.raises(psycopg.DataError), connection.cursor() as cursor:
+            copy_rows(cursor, "taken (number)", [[1, number]], ["bigint"])

@@ -13,14 +13,14 @@ from ..errors import InvalidValue, ReadOnlyLab, StorageError, did_you_mean
 from . import postgres_schema
 from .base import Row, Unit, Where
 from .filters import quoted, refuse_unknown
-from .postgres_binary import packed_vectors, vector_bytes
+from .postgres_binary import copy_rows, packed_vectors, vector_bytes
 from .postgres_care import PostgresCare
 from .postgres_columns import KEYS, SPOKEN_OF, count_on, numbered
 from .postgres_driver import Connection
 from .postgres_partitions import PARTITIONED, Partitions, month_of
 from .postgres_pool import PostgresPool
 from .postgres_search import PostgresSearch
-from .postgres_sql import encoded, encoder_of, instant, listed, order_clause, where_clause
+from .postgres_sql import encoded, encoded_column, instant, listed, order_clause, where_clause
 from .postgres_text import PostgresText
 from .postgres_transactions import PostgresUnit
 from .postgres_vectors import PostgresVectors
@@ -109,7 +109,6 @@ class PostgresStorage(PostgresCare, PostgresSearch):
             raise InvalidValue(f"rows for {table} differ in their columns: {sorted(set(odd) ^ set(names))}")
         known = self._columns(table)
         refuse_unknown(table, names, known)
-        encoders = [(name, encoder_of(known[name])) for name in names]
         months = {month_of(row["at"]) for row in rows if "at" in row} if table in PARTITIONED else set()
 
         number = KEYS.get(table, "")
@@ -117,15 +116,14 @@ class PostgresStorage(PostgresCare, PostgresSearch):
         kept: list[int] = []
 
         def action(connection: Connection) -> int:
-            types = {name: known[name] for name in names}
-            # Made while they are sent: the server is at work meanwhile.
-            cells = ([None if row[name] is None else of(row[name]) for name, of in encoders] for row in rows)
+            columns = {name: encoded_column([row[name] for row in rows], known[name]) for name in names}
             if months:
                 self._partitions.make(connection, table, months)
             if table in SPOKEN_OF and not highest:
                 numbered(connection, table, kept, len(rows))
-                types, cells = {number: "bigint", **types}, ([key, *row] for key, row in zip(kept, cells, strict=True))
-            count = insert_rows(connection, table, types, cells, len(rows), ignore=ignore_existing)
+                columns = {number: kept, **columns}
+            kinds = [known[name] for name in columns]
+            count = insert_rows(connection, table, columns, kinds, ignore=ignore_existing)
             if highest:
                 count_on(connection, table, highest)
             return count
@@ -260,30 +258,27 @@ class PostgresStorage(PostgresCare, PostgresSearch):
 def insert_rows(
     connection: Connection,
     table: str,
-    kinds: Mapping[str, str],
-    cells: Iterable[Sequence[Any]],
-    rows: int,
+    columns: Mapping[str, Sequence[Any]],
+    kinds: Sequence[str],
     *,
     ignore: bool,
 ) -> int:
-    """Insert rows of encoded cells and return how many were added; `ignore` skips those whose key is taken."""
-    names, vectors = listed(kinds), "vector" in kinds.values()
+    """Insert columns of encoded cells and return how many rows were added; `ignore` skips those whose key is taken."""
+    names, vectors, rows = listed(columns), "vector" in kinds, len(next(iter(columns.values())))
     if rows >= COPY_ROWS and not (ignore or vectors):
         with connection.cursor() as cursor:
-            with cursor.copy(f"COPY {quoted(table)} ({names}) FROM STDIN".encode()) as copy:
-                for row in cells:
-                    copy.write_row(row)
+            copy_rows(cursor, f"{quoted(table)} ({names})", list(columns.values()), kinds)
             return cursor.rowcount
     if rows == 1 and not vectors:
-        marks = ", ".join(f"%s::{kind}" for kind in kinds.values())
-        parameters = list(next(iter(cells)))
+        marks = ", ".join(f"%s::{kind}" for kind in kinds)
+        parameters = [column[0] for column in columns.values()]
         source = f"VALUES ({marks})"
     else:
-        arrays = ", ".join(f"%s::{kind}[]" for kind in kinds.values())
-        parameters = [list(column) for column in zip(*cells, strict=True)]
+        arrays = ", ".join(f"%s::{kind}[]" for kind in kinds)
+        parameters = [list(column) for column in columns.values()]
         if vectors:
             number = connection.execute("SELECT 'vector'::regtype::oid::bigint").fetchall()[0][0]
-            for place, kind in enumerate(kinds.values()):
+            for place, kind in enumerate(kinds):
                 if kind == "vector":
                     parameters[place] = packed_vectors(parameters[place], type_number=number)
         source = f"SELECT * FROM unnest({arrays})"

@@ -28,6 +28,7 @@ KINDS = {
 }
 _EXPONENT = re.compile(r"\d[eE][+-]?\d")
 _MARK = "\ue000number:"
+_written = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def encoded(value: Any, type_name: str) -> Any:
@@ -38,6 +39,17 @@ def encoded(value: Any, type_name: str) -> Any:
 def encoder_of(type_name: str) -> Callable[[Any], Any]:
     """Return what makes of a value, which is not None, what the driver takes for a column of this type."""
     return _ENCODERS.get(type_name, _integer)
+
+
+def encoded_column(values: Sequence[Any], type_name: str) -> Sequence[Any]:
+    """Return a column's values as the driver takes them for this type, None as it is."""
+    if set(map(type, values)) <= _TAKEN.get(type_name, set()):
+        return values  # as nearly all are: what follows would change nothing
+    of = encoder_of(type_name)
+    if type_name == "timestamp with time zone":  # the rows of a batch share theirs
+        instants = {value: of(value) for value in set(values) if value is not None}
+        return [instants.get(value) for value in values]
+    return [None if value is None else of(value) for value in values]
 
 
 def _written_text(value: Any) -> str:
@@ -77,9 +89,11 @@ def json_text(value: Any) -> str:
     >>> json_text({"a": 1e16, "b": [1.5, "1e5"]})
     '{"a": 10000000000000000.0, "b": [1.5, "1e5"]}'
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if value == {}:
+        return "{}"
+    text = _written(value)
     if _EXPONENT.search(text):
-        text = json.dumps(_marked(value), ensure_ascii=False, allow_nan=False)
+        text = _written(_marked(value))
         text = re.sub(f'"{_MARK}([-0-9.]+)"', r"\1", text)
     return text
 
@@ -91,6 +105,14 @@ _ENCODERS: dict[str, Callable[[Any], Any]] = {
     "text": _written_text,
     "vector": lambda value: np.frombuffer(value, dtype="<f4"),
     "double precision": _float,
+}
+# The types of values that these encoders give back as they are.
+_TAKEN: dict[str, set[type]] = {
+    "text": {str, type(None)},
+    "bigint": {int, type(None)},
+    "integer": {int, type(None)},
+    "boolean": {bool, type(None)},
+    "double precision": {float, type(None)},
 }
 
 
@@ -133,7 +155,7 @@ def _one(condition: Condition, column: str, kind: str) -> tuple[str, list[Any]]:
         case "null or >" | "null or <" as operator:
             return f"({column} IS NULL OR {column} {operator[-1]} {mark})", [encoded(condition.value, kind)]
         case "in":
-            values = [encoded(value, kind) for value in condition.value if value is not None]
+            values = encoded_column([value for value in condition.value if value is not None], kind)
             given = packed_texts(values) if kind == "text" else values
             return f"{column} = ANY(%s::{_array(kind, condition.value)})", [given]
         case "=" | "!=" | "<" | "<=" | ">" | ">=" as operator:

@@ -113,11 +113,11 @@ class PostgresVectors:
         )
         old = {tuple(row[1:]): row[0] for row in rows}
         new = {
-            (context_key, chunk.position, chunk.start, chunk.end, chunk.chunk_hash)
-            for context_key, items in chunks.items()
-            for chunk in items
+            (context_key, chunk.position, chunk.start, chunk.end, chunk.chunk_hash): None
+            for context_key in sorted(chunks)
+            for chunk in chunks[context_key]
         }
-        added = sorted(new - old.keys())
+        added = [row for row in new if row not in old]
         if added:
             *numbers, hashes = zip(*added, strict=True)
             columns = "set_key, context_key, position, start_char, end_char, chunk_hash"
