@@ -135,6 +135,42 @@ def test_json_comes_back_as_it_was(value: Any) -> None:
     assert values.parsed(json.dumps(value).encode()) == value
 
 
+def pairs_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+JSON_PARTS = [
+    *('{ } [ ] : , {} [] "a": "b": {"a":1} {"a":1,"a":2} {"a":1,"\\u0061":2} [1,] {"a":1,} a \' " \\ //'.split(" ")),
+    *('"a" "\\u0061" "\\ud83d\\ude00" "\\ud800" "\\udc00" "\\u00" "\\x" "\\/" "\\u0000" "é" "\ufffd"'.split(" ")),
+    *("1 0 -0 -0.0 01 -01 1. .5 + - 1E5 1e400 -1e400 1e-400 5e-324 0e0 0x10 1_0 1e5e 0.1".split(" ")),
+    *("NaN nan -NaN Infinity -Infinity inf true false null True".split(" ")),
+    *("18446744073709551616 -9223372036854775809 2.2250738585072011e-308".split(" ")),
+    *("9" * 400, "9" * 5_000, "9" * 5_000 + ".5", "[" * 150 + "]" * 150, "[" * 300 + "]" * 300),
+    *(" ", "\t", "\n", "\r", "\x0c", "\x00", "\ufeff", '"\x01"', '"\x7f"', '"\n"'),
+]
+
+
+@given(
+    st.lists(st.sampled_from(JSON_PARTS), max_size=8).map("".join).map(str.encode)
+    | st.tuples(st.sampled_from(['{"a": [%s]}', "%s"]), st.floats().map(repr) | st.integers().map(str)).map(
+        lambda form_and_number: (form_and_number[0] % form_and_number[1]).encode()
+    )
+    | st.lists(st.sampled_from([*(part.encode() for part in JSON_PARTS), b"\xff", b"\xed\xa0\x80"])).map(b"".join)
+)
+def test_json_is_read_as_the_standard_library_reads_it_or_refused(text: bytes) -> None:
+    import json
+
+    try:
+        plain = text.decode(errors="replace").strip(" \t\r\n")
+        expected = json.loads(plain, object_pairs_hook=pairs_once)
+    except (ValueError, AssertionError, RecursionError):
+        with pytest.raises(al.InvalidValue):
+            values.parsed(text)
+    else:
+        assert repr(values.parsed(text)) == repr(expected)  # tells -0.0 from 0, NaN from NaN not, and has the order
+
+
 def test_a_name_is_one_line_and_labels_are_short() -> None:
     assert values.text("  gpt-4o\n mini ", "model") == "gpt-4o mini"
     assert values.text("   ", "model") is None
