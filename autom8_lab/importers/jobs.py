@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidValue, NotFound, ReadOnlyLab
 from ..indexing import progress_bar
+from .collecting import seldom_collected
 from .cursors import Cursors, Position, fingerprint, is_plain, whole_fingerprint
 from .files import Line, lines, log_files, opened
 from .recording import Entry, Recorder
@@ -92,6 +93,7 @@ class Job:
             raise NotFound(f"nothing to import at {places}: give the path of a log file or folder")
         return there
 
+    @seldom_collected()
     def import_files(self, paths: Paths, form: Format) -> ImportReport:
         """Import logs one after the other. Raises `NotFound` for a path that is not there."""
         files = log_files(paths, endings=form.endings)

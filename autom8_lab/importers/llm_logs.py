@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidValue, NotFound, StorageError
+from .collecting import seldom_collected
 from .recording import Entry
 from .usages import tokens_of
 from .values import amount, document, first, instant, labels, text
@@ -56,6 +57,7 @@ def opened(path: str | Path | None, *, name: str) -> ForeignFile:
     return ForeignFile(place)
 
 
+@seldom_collected()
 def import_logs(job: Job, path: str | Path | None, *, store_texts: bool) -> ImportReport:
     """Import the calls that `llm` logged."""
     with opened(path, name="logs.db") as file:

@@ -16,6 +16,7 @@ from ..errors import InvalidValue
 from ..ledger import TABLE
 from ..records import Condition
 from . import otel_names as names
+from .collecting import seldom_collected
 from .otel_spans import Event, LogEvent, Span, told
 from .recording import Entry
 from .values import amount, counts_of, document, first, label, labels, milliseconds, number, spoken, text
@@ -68,6 +69,7 @@ def _keep(memory: OrderedDict[str, Any], key: str, value: Any) -> None:
         memory.popitem(last=False)
 
 
+@seldom_collected()
 def import_traces(job: Job, traces: Any, *, access: AccessLog, memory: Memory) -> ImportReport:
     """Import spans from files, a folder, a frame or dicts."""
     reader = TraceReader(job, access, memory)

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ..errors import InvalidValue, NotFound
 from ..validation import shortened
+from .collecting import seldom_collected
 from .mapping import REQUIRED, checked, columns_of, guessed
 from .recording import Entry
 from .tables import Placed, placed_in, placed_rows
@@ -29,6 +30,7 @@ NAMES = ("model", "provider", "agent", "decision_id")
 REMEMBERED_ROWS = 100_000
 
 
+@seldom_collected()
 def import_rows(
     job: Job, rows: Any, *, mapping: Mapping[str, str] | str | None, source: str, timezone: str
 ) -> ImportReport:
