@@ -15,6 +15,7 @@ import pytest
 
 import autom8_lab as al
 from autom8_lab.importers import mapping, tables
+from autom8_lab.importers.recording import BATCH_ROWS
 from autom8_lab.lab import Lab
 
 BOTH_BACKENDS = True
@@ -318,3 +319,27 @@ def test_a_path_or_row_that_is_none_says_so(lab: Lab, tmp_path: Path) -> None:
 def test_a_failed_call_keeps_its_error(lab: Lab) -> None:
     lab.import_rows([{**CALLS[0], "error": "RateLimitError"}, {**CALLS[1], "error": ""}], mapping="guess")
     assert lab.ledger_df()["error_type"].fillna("").tolist() == ["RateLimitError", ""]
+
+
+def test_of_many_calls_told_again_the_new_and_the_changed_ones_are_found(lab: Lab) -> None:
+    def call(number: int, output_tokens: int = 1) -> dict[str, Any]:
+        given = {
+            "source_id": f"call-{number}",
+            "at": "2026-05-01T12:00:00Z",
+            "model": "gpt-4o-mini",
+            "provider": "openai",
+        }
+        return {**given, "input_tokens": number, "output_tokens": output_tokens}
+
+    size = BATCH_ROWS + 50
+    lab.import_rows([call(number) for number in range(size)], mapping="guess")
+    told = [call(number, 7 if number == size - 3 else 1) for number in range(size + 40)]
+    told.append({**call(size + 40), "model": "nobody-knows"})
+    expected = {"new": 41, "updated": 1, "already_there": size - 1, "unpriced": 1}
+    for dry_run in (True, False):
+        report = lab.import_rows(told, mapping="guess", dry_run=dry_run)
+        assert {name: report[name] for name in expected} == expected
+    found = lab.ledger_df().set_index("source_id")
+    assert (len(found), found["output_tokens"].sum()) == (size + 41, size + 41 + 6)
+    assert found.loc[f"call-{size + 39}", "cost_estimated_usd"] > 0
+    assert lab.check().empty

@@ -16,6 +16,9 @@ from . import joining
 from .values import EARLIEST, spoken
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..ledger import Ledger
     from ..storage import Storage
     from ..storing import Storing
@@ -58,6 +61,7 @@ class Recorder:
         self._texts: list[dict[str, Any]] = []
         self._text_chars = 0
         self._reached: dict[Path, tuple[Cursors, Position]] = {}
+        self._told_again = False  # whether most of the last batch was there already
         self._seen: set[int] = set()  # of a dry run, which leaves no trace to look at
         self._last_key = max(
             storage.columns(TABLE, ["usage_key"], order_by=["-usage_key"], limit=1)["usage_key"], default=0
@@ -162,11 +166,14 @@ class Recorder:
     def _record(self, columns: dict[str, Any]) -> None:
         import numpy as np
 
-        priced = self._ledger.prices(columns)
-        found, added = self._storage.append(TABLE, {**columns, **priced}, unique=UNIQUE)
-        keys, new = np.array(found, dtype=np.int64), np.array(added, dtype=bool)
+        # To look first is quicker than to be refused row by row, but only where most rows are there.
+        keys = self._stored_keys(columns) if self._told_again else np.zeros(len(columns["at"]), dtype=np.int64)
+        new = keys == 0
+        if new.any():
+            missing = columns if new.all() else joining.taken(columns, np.flatnonzero(new))
+            keys[new], new[new] = self._append(missing)
+        self._told_again = 2 * int(new.sum()) < len(new)
         self.report.add("new", int(new.sum()))
-        self._note_unpriced(columns, priced, new)
         if new.all():
             return
         old = np.flatnonzero(~new)
@@ -180,21 +187,37 @@ class Recorder:
         self.report.add("updated", updated)
         self.report.add("already_there", len(old) - updated)
 
+    def _append(self, columns: dict[str, Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Price calls and add those that are not there; return the keys of all, and which are new."""
+        import numpy as np
+
+        priced = self._ledger.prices(columns)
+        found, added = self._storage.append(TABLE, {**columns, **priced}, unique=UNIQUE)
+        keys, new = np.array(found, dtype=np.int64), np.array(added, dtype=bool)
+        self._note_unpriced(columns, priced, new)
+        return keys, new
+
+    def _stored_keys(self, columns: dict[str, Any]) -> NDArray[np.int64]:
+        """Return the keys under which calls are stored, 0 for one that is not."""
+        import numpy as np
+
+        where = [Condition("source", "=", columns["source"][0]), Condition("source_id", "in", columns["source_id"])]
+        found = self._storage.columns(TABLE, ["usage_key", "source_id"], where=where)
+        stored = dict(zip(found["source_id"], found["usage_key"], strict=True))
+        return np.array([stored.get(name, 0) for name in columns["source_id"]], dtype=np.int64)
+
     def _count(self, columns: dict[str, Any]) -> None:
         """Say what recording would do."""
         import numpy as np
 
         if not columns:
             return
-        names = list(zip(columns["source"], columns["source_id"], strict=True))
-        where = [Condition("source", "=", names[0][0]), Condition("source_id", "in", [name for _, name in names])]
-        found = self._storage.columns(TABLE, ["usage_key", "source_id"], where=where)
-        stored = dict(zip(found["source_id"], found["usage_key"], strict=True))
-        new = np.array([name not in stored and hash(name) not in self._seen for _, name in names], dtype=bool)
-        self._seen |= {hash(name) for _, name in names}
-        there = np.array([place for place, (_, name) in enumerate(names) if name in stored], dtype=np.int64)
-        keys = np.array([stored[names[place][1]] for place in there], dtype=np.int64)
-        changes = joining.changes(self._storage, keys, joining.taken(columns, there)) if len(there) else {}
+        keys = self._stored_keys(columns)
+        names = [hash(name) for name in columns["source_id"]]
+        new = np.array([not key and name not in self._seen for key, name in zip(keys, names, strict=True)], dtype=bool)
+        self._seen.update(names)
+        there = np.flatnonzero(keys)
+        changes = joining.changes(self._storage, keys[there], joining.taken(columns, there)) if len(there) else {}
         updated = len(changes["usage_key"]) if changes else 0
         self.report.add("new", int(new.sum()))
         self.report.add("updated", updated)
