@@ -14,9 +14,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InvalidValue, LabError, UnrecordedUsageWarning
 from ..validation import shortened
+from .collecting import seldom_collected
 from .recording import Entry
 from .usages import tokens_of
-from .values import REMEMBERED_CHARS, amount, at, document, first, instant, labels, mapping, milliseconds, outcome, text
+from .values import (
+    REMEMBERED_CHARS,
+    amount,
+    at,
+    document,
+    first,
+    id_text,
+    instant,
+    labels,
+    mapping,
+    milliseconds,
+    outcome,
+    text,
+)
 
 if TYPE_CHECKING:
     from .jobs import Job
@@ -36,6 +50,7 @@ OPERATIONS = {
 WORLDWIDE_ID_CHARS = 16
 
 
+@seldom_collected()
 def import_logs(job: Job, logs: Any) -> ImportReport:
     """Import SpendLogs rows or logging payloads from a file, a folder, a DataFrame or dicts."""
     for file, rows in job.tables(logs, endings=ENDINGS):
@@ -52,18 +67,18 @@ def read(row: Any) -> Iterator[Entry]:
     """Yield the call of a row or payload. Raises `InvalidValue`."""
     if type(row) is not dict and not isinstance(row, Mapping):
         raise InvalidValue(f"a row is {shortened(row)}: give rows of LiteLLM's SpendLogs or its logging payloads")
-    details = mapping(row.get("metadata"))
-    start, end = instant(row.get("startTime"), "startTime"), instant(row.get("endTime"), "endTime")
+    get, details = row.get, mapping(row.get("metadata"))
+    start, end = instant(get("startTime"), "startTime"), instant(get("endTime"), "endTime")
     tokens = _tokens(row, details)
-    served = outcome(row.get("cache_hit")) is True
-    latency = amount(row.get("request_duration_ms"), "request_duration_ms")
+    served = outcome(get("cache_hit")) is True
+    latency = amount(get("request_duration_ms"), "request_duration_ms")
     call = {
         "source": SOURCE,
         "source_id": _identity(row),
         "at": start,
-        "model": text(row.get("model"), "model") or text(row.get("model_group"), "model_group"),
-        "provider": text(row.get("custom_llm_provider"), "custom_llm_provider"),
-        "operation": _operation(row.get("call_type")),
+        "model": text(get("model"), "model") or text(get("model_group"), "model_group"),
+        "provider": text(get("custom_llm_provider"), "custom_llm_provider"),
+        "operation": _operation(get("call_type")),
         # From its own cache LiteLLM answers without a call: nothing was used, whatever the row repeats.
         **({"input_tokens": 0, "output_tokens": 0} if served else tokens),
         "cost_actual_usd": _cost(row, tokens, served),
@@ -73,13 +88,13 @@ def read(row: Any) -> Iterator[Entry]:
         "metadata": labels(
             cache_hit=True if served else None,
             served_output_tokens=tokens.get("output_tokens") if served else None,
-            team=first(row.get("team_id"), details.get("user_api_key_team_id")),
+            team=first(get("team_id"), details.get("user_api_key_team_id")),
             key=details.get("user_api_key_alias"),
-            user=first(row.get("user"), details.get("user_api_key_user_id")),
-            end_user=row.get("end_user"),
-            session=first(row.get("session_id"), row.get("trace_id")),
-            model_group=row.get("model_group"),
-            tags=_tags(row.get("request_tags")),
+            user=first(get("user"), details.get("user_api_key_user_id")),
+            end_user=get("end_user"),
+            session=first(get("session_id"), get("trace_id")),
+            model_group=get("model_group"),
+            tags=_tags(get("request_tags")),
         ),
     }
     yield Entry(call, _Texts(row))
@@ -104,7 +119,7 @@ class _Texts(Mapping[str, Any]):
 
 
 def _identity(row: Mapping[str, Any]) -> str | None:
-    name = text(first(row.get("request_id"), row.get("id")), "request_id")
+    name = id_text(first(row.get("request_id"), row.get("id")), "request_id")
     if name is None or len(name) >= WORLDWIDE_ID_CHARS:
         return name
     # Some servers number their answers anew: LiteLLM's own id of the call tells them apart.
@@ -122,7 +137,9 @@ def _tokens(row: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, int
     more, usage = mapping(details.get("additional_usage_values")), mapping(details.get("usage_object"))
     return tokens_of(
         # Its prompt_tokens include the cache whatever the provider.
-        {"prompt_tokens": None, **more, **usage},
+        {"prompt_tokens": None, **more, **usage}
+        if more or type(usage) is not dict or "prompt_tokens" not in usage
+        else usage,
         input_tokens=row.get("prompt_tokens"),
         output_tokens=row.get("completion_tokens"),
     )
