@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from ..errors import InvalidValue
 from ..validation import is_missing, shortened
-from .values import at, first, instant, milliseconds, text
+from .values import EPOCH, at, first, instant, milliseconds, text
 
 # OTLP's JSON has names in one form, protobuf's own printer in the other.
 RESOURCES = frozenset({"resourceSpans", "resource_spans", "resourceLogs", "resource_logs", "resourceMetrics"})
@@ -94,26 +94,29 @@ def _of_otlp(span: Any, shared: Mapping[str, Any]) -> Span:
     get = span.get
     trace = _id(get("traceId") or get("trace_id"), "traceId")
     parent = get("parentSpanId") or get("parent_span_id")
-    begun, ended = get("startTimeUnixNano") or get("start_time_unix_nano"), get("endTimeUnixNano")
-    start = instant(begun, "startTimeUnixNano")
+    begun = get("startTimeUnixNano") or get("start_time_unix_nano")
+    start, took = _times(begun, get("endTimeUnixNano") or get("end_time_unix_nano"))
     status, events = get("status"), get("events")
     return Span(
         f"{trace}:{_id(get('spanId') or get('span_id'), 'spanId')}",
         f"{trace}:{_id(parent, 'parentSpanId')}" if parent else None,
         str(get("name") or ""),
         start,
-        _took(start, begun, ended or get("end_time_unix_nano")),
+        took,
         bool(status) and at(status, "code") in FAILED,
         _attributes(get("attributes"), shared),
         tuple([_event(event) for event in events]) if isinstance(events, list) and events else (),
     )
 
 
-def _took(start: datetime | None, begun: Any, ended: Any) -> float | None:
+def _times(begun: Any, ended: Any) -> tuple[datetime | None, float | None]:
+    """Return when a span began, and how many milliseconds it took."""
     if type(begun) is type(ended) is str and len(begun) == len(ended) == 19 and begun.isdecimal() and ended.isdecimal():
-        microseconds = int(ended) // 1_000 - int(begun) // 1_000
-        return None if microseconds < 0 else microseconds / 1_000
-    return milliseconds(start, instant(ended, "endTimeUnixNano"))
+        microseconds = int(begun) // 1_000
+        took = int(ended) // 1_000 - microseconds
+        return EPOCH + timedelta(0, 0, microseconds), None if took < 0 else took / 1_000
+    start = instant(begun, "startTimeUnixNano")
+    return start, milliseconds(start, instant(ended, "endTimeUnixNano"))
 
 
 def _event(event: Any) -> Event:

@@ -322,10 +322,8 @@ def counts_of(given: Mapping[str, Any], *, input_without_cache: bool = False) ->
     """Do what `token_counts` does with the counts under their names in a mapping."""
     found: dict[str, int] = {}
     for name in CLASSES:
-        tokens = given.get(name)
-        if type(tokens) is not int or not 0 <= tokens <= MOST_TOKENS:
-            tokens = count(tokens, name)
-        if tokens is not None:
+        value = given.get(name)
+        if value is not None and (tokens := count(value, name)) is not None:
             found[name] = tokens
     if "input_tokens" in found:
         cached = found.get("cache_read_tokens", 0) + found.get("cache_write_tokens", 0)
