@@ -21,18 +21,19 @@ def checked(vectors: npt.ArrayLike, *, dimensions: int, count: int | None = None
 
     Raises `InvalidVector` for another size, NaN, infinity or a zero vector: under cosine these would rank first.
     """
-    try:
-        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused as that
-            array = np.ascontiguousarray(np.atleast_2d(np.asarray(vectors, dtype=np.float32)))
-    except (TypeError, ValueError) as exc:
-        raise InvalidVector(f"{what} is no array of numbers ({exc}): an encoder returns float32 rows") from exc
-    if array.ndim != 2 or array.shape[1] != dimensions:
-        raise InvalidVector(f"{what} has {array.shape[-1]} dimensions, the model's set has {dimensions}")
-    if count is not None and len(array) != count:
-        raise InvalidVector(f"the encoder returned {len(array)} vectors for {count} texts: it returns one for each")
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # too large for float32 becomes infinite, and is refused as that
+        try:
+            array: Array32 = np.ascontiguousarray(vectors, dtype=np.float32)
+        except (TypeError, ValueError) as exc:
+            raise InvalidVector(f"{what} is no array of numbers ({exc}): an encoder returns float32 rows") from exc
+        if array.ndim < 2:
+            array = array.reshape(1, -1)
+        if array.ndim != 2 or array.shape[1] != dimensions:
+            raise InvalidVector(f"{what} has {array.shape[-1]} dimensions, the model's set has {dimensions}")
+        if count is not None and len(array) != count:
+            raise InvalidVector(f"the encoder returned {len(array)} vectors for {count} texts: it returns one for each")
         squares = np.vecdot(array, array)  # a fifth of the time of the exact lengths, and enough for most vectors
-    if ((squares > ORDINARY[0]) & (squares < ORDINARY[1])).all():
+    if np.minimum.reduce(squares, initial=1) > ORDINARY[0] and np.maximum.reduce(squares, initial=1) < ORDINARY[1]:
         return array
     lengths = np.sqrt(np.square(array, dtype=np.float64).sum(axis=1))
     if ((lengths >= SHORTEST) & (lengths <= LONGEST)).all():
