@@ -93,22 +93,39 @@ def bootstrap_mean_interval(
     >>> round(low, 2), round(high, 2)
     (0.55, 0.66)
     """
-    import numpy as np
 
     sample = _finite("values", values)
+    low, high = bootstrap_mean_intervals(sample[:, None], confidence=confidence, resamples=resamples, seed=seed)[0]
+    return float(low), float(high)
+
+
+def bootstrap_mean_intervals(
+    columns: FloatArray, *, confidence: float = 0.95, resamples: int = 2_000, seed: int = 0
+) -> FloatArray:
+    """Return what `bootstrap_mean_interval` does for each column of finite values, shape (columns, 2).
+
+    `columns` has shape (values, columns). All columns have the same resamples, which are drawn once.
+    """
+    import numpy as np
+
     tail = _tail(confidence)
     if resamples < 100:
         raise InvalidValue(f"resamples is {resamples}: use at least 100, 2,000 for a published interval")
-    if sample.size < 2:
-        return float("nan"), float("nan")
-    if sample.min() == sample.max():
-        return float(sample[0]), float(sample[0])
-    if sample.size > NORMAL_APPROXIMATION_ABOVE:
-        return _normal_interval(sample, tail)
-    means = _resampled_means(sample, resamples, seed)
-    # A mean of equal values may be off by a rounding, and so outside the data.
-    low, high = np.clip(np.quantile(means, _bca_levels(sample, means, tail)), sample.min(), sample.max())
-    return float(low), float(high)
+    n = len(columns)
+    if n < 2:
+        return np.full((columns.shape[1], 2), np.nan)
+    least, most = columns.min(axis=0), columns.max(axis=0)
+    if n > NORMAL_APPROXIMATION_ABOVE:
+        bounds = np.array([_normal_interval(sample, tail) for sample in columns.T])
+    else:
+        bounds = np.column_stack([least, most])
+        varied = np.flatnonzero(least < most)
+        means = _resampled_means(columns[:, varied], resamples, seed)
+        for place, own in zip(varied.tolist(), means.T, strict=True):
+            bounds[place] = np.quantile(own, _bca_levels(columns[:, place], own, tail))
+        # A mean of equal values may be off by a rounding, and so outside the data.
+        bounds = np.clip(bounds, least[:, None], most[:, None])
+    return bounds
 
 
 def paired_bootstrap_interval(
@@ -302,17 +319,19 @@ def _normal_interval(sample: FloatArray, tail: float) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def _resampled_means(sample: FloatArray, resamples: int, seed: int) -> FloatArray:
-    """Draw the means of bootstrap samples, a block at a time so that memory does not grow with them."""
+def _resampled_means(columns: FloatArray, resamples: int, seed: int) -> FloatArray:
+    """Draw the means of bootstrap samples, shape (resamples, columns), a block at a time to save memory."""
     import numpy as np
 
-    generator = np.random.default_rng(seed)
-    block = max(1, RESAMPLE_BLOCK_VALUES // sample.size)
-    means = np.empty(resamples)
+    generator, n = np.random.default_rng(seed), len(columns)
+    block = max(1, RESAMPLE_BLOCK_VALUES // n)
+    means = np.empty((resamples, columns.shape[1]))
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
-        drawn = generator.integers(0, sample.size, size=(rows, sample.size), dtype=np.int32)
-        means[start : start + rows] = sample.take(drawn).mean(axis=1)
+        drawn = generator.integers(0, n, size=(rows, n), dtype=np.int32)
+        drawn += n * np.arange(rows, dtype=np.int32)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+        means[start : start + rows] = counts.astype(np.float64) @ columns / n
     return means
 
 

@@ -24,7 +24,9 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return weight / weight.sum(axis=1, keepdims=True)
 
 
-def world(count: int, seed: int, *, exploration: float = 0.3) -> tuple[pd.DataFrame, pd.DataFrame, float]:
+def world(
+    count: int, seed: int, *, exploration: float = 0.3, curved: bool = False
+) -> tuple[pd.DataFrame, pd.DataFrame, float]:
     """A log of choices by a softmax, a sharper policy, and what it truly achieves."""
     draw = np.random.default_rng(seed)
     hard = draw.normal(size=count)
@@ -32,6 +34,8 @@ def world(count: int, seed: int, *, exploration: float = 0.3) -> tuple[pd.DataFr
     logged = (1 - exploration) * softmax(2 * scores) + exploration / 3
     target = 0.9 * softmax(4 * scores) + 0.1 / 3
     quality = np.clip(np.column_stack([0.8 - 0.05 * hard, 0.6 - 0.1 * hard, 0.5 - 0.2 * hard]), 0.02, 0.98)
+    if curved:
+        quality = 1 / (1 + np.exp(-np.column_stack([1.5 - 0.2 * hard**2, 0.5 - 0.5 * hard, 1 - hard**2])))
     chosen = (draw.random(count)[:, None] > logged.cumsum(axis=1)).sum(axis=1).clip(0, 2)
     rows = np.arange(count)
     log = pd.DataFrame(
@@ -92,11 +96,12 @@ def test_a_case_worked_by_hand() -> None:
     assert terms.doubly_robust.mean() == pytest.approx(0.5 + np.mean(corrections))
 
 
-def test_the_direct_estimates_influence_is_its_derivative() -> None:
+@pytest.mark.parametrize("rows", [60, 600])  # with so many the model bends
+def test_the_direct_estimates_influence_is_its_derivative(rows: int) -> None:
     draw = np.random.default_rng(3)
-    reward, action = draw.random(60), draw.integers(0, 3, 60)
-    target, features = softmax(draw.normal(size=(60, 3))), draw.normal(size=(60, 2))
-    fold = folds_of(np.arange(60), 4, 0)
+    reward, action = draw.random(rows), draw.integers(0, 3, rows)
+    target, features = softmax(draw.normal(size=(rows, 3))), draw.normal(size=(rows, 2))
+    fold = folds_of(np.arange(rows), 4, 0)
 
     def direct(values: np.ndarray) -> float:
         return float((target * cross_fitted(values, action, target, features, fold).predicted).sum(axis=1).mean())
@@ -107,16 +112,17 @@ def test_the_direct_estimates_influence_is_its_derivative() -> None:
     moved = reward.copy()
     moved[first] += 1e-4
     moved[second] -= 1e-4
-    slope = (direct(moved) - direct(reward)) / 1e-4 * 60
+    slope = (direct(moved) - direct(reward)) / 1e-4 * rows
     assert slope == pytest.approx(influence[first] - influence[second], rel=1e-6)
 
 
-def test_intervals_cover_what_the_policy_truly_achieves() -> None:
+@pytest.mark.parametrize(("rows", "curved"), [(400, False), (2_000, True)])
+def test_intervals_cover_what_the_policy_truly_achieves(rows: int, curved: bool) -> None:
     """The long run with its figures is benchmarks/routing_simulation.py."""
-    truth = np.mean([world(200_000, seed)[2] for seed in range(3)])
+    truth = np.mean([world(200_000, seed, curved=curved)[2] for seed in range(3)])
     hits = dict.fromkeys(("direct", "ips", "snips", "doubly robust"), 0)
     for seed in range(50):
-        log, target, _ = world(400, 1_000 + seed)
+        log, target, _ = world(rows, 1_000 + seed, curved=curved)
         report = replay(log, target, features=["hard"], measures="quality_score")
         for name in hits:
             row = row_of(report, name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..statistics import bootstrap_mean_interval, skewed_mean_interval
+from ..statistics import bootstrap_mean_intervals, skewed_mean_interval
 from .intervals import clustered
 from .outcome_models import cross_fitted
 
@@ -123,9 +123,17 @@ def terms_of(
     )
 
 
-def interval_of(terms: FloatArray, *, confidence: float, groups: IntArray | None = None) -> tuple[float, float]:
-    """Return the interval of the mean of terms, equal prompts as one draw."""
-    values = terms if groups is None else clustered(terms, groups)
+def interval_of(terms: FloatArray, *, confidence: float) -> tuple[float, float]:
+    """Return the interval of the mean of terms."""
+    low, high = intervals_of(terms[:, None], confidence=confidence)[0]
+    return float(low), float(high)
+
+
+def intervals_of(terms: FloatArray, *, confidence: float, groups: IntArray | None = None) -> FloatArray:
+    """Return the interval of the mean of each column of terms, equal prompts as one draw; shape (columns, 2)."""
+    import numpy as np
+
+    values = terms if groups is None else np.column_stack([clustered(column, groups) for column in terms.T])
     if len(values) <= BOOTSTRAP_UP_TO:
-        return bootstrap_mean_interval(values, confidence=confidence)
-    return skewed_mean_interval(values, confidence=confidence)
+        return bootstrap_mean_intervals(values, confidence=confidence)
+    return np.array([skewed_mean_interval(column, confidence=confidence) for column in values.T])

@@ -1,4 +1,8 @@
-"""What an action would have brought: a cross-fitted outcome model, a small ridge regression per action."""
+"""What an action would have brought: a cross-fitted outcome model, a small ridge regression per action.
+
+It is linear in the features and in how far they are above their quartiles, so that it can bend there: a straight line
+through outcomes that are curved gives intervals that miss the truth.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ if TYPE_CHECKING:
     IntArray = NDArray[np.int64]
 
 RIDGE = 1.0  # one observation's worth, on features of variance 1
+BENDS = (0.25, 0.5, 0.75)  # quantiles of a feature
+ROWS_TO_BEND = 20  # for each number that is fitted to an action
 PRIOR_COUNT = 1.0  # observations of the overall mean that each action begins with
 
 
@@ -48,7 +54,7 @@ def cross_fitted(
     import numpy as np
 
     rows, actions = target.shape
-    design = np.column_stack([np.ones(rows), _standardised(features)])
+    design = np.column_stack([np.ones(rows), _bent(_standardised(features), actions)])
     penalty = np.diag([PRIOR_COUNT, *[RIDGE] * (design.shape[1] - 1)])
     predicted, influence = np.empty((rows, actions)), np.zeros(rows)
     for part in range(int(fold.max()) + 1):
@@ -64,6 +70,18 @@ def cross_fitted(
             wanted = (target[inside, place][:, None] * design[inside]).sum(axis=0)
             influence[own] += design[own] @ np.linalg.solve(gram, wanted)
     return Fitted(predicted, influence)
+
+
+def _bent(features: FloatArray, actions: int) -> FloatArray:
+    """Add how far features are above their quartiles, where there are rows enough to tell."""
+    import numpy as np
+
+    rows, count = features.shape
+    if not count or rows < ROWS_TO_BEND * actions * (1 + count * (1 + len(BENDS))):
+        return features
+    return _standardised(
+        np.column_stack([features, *(np.maximum(features - knot, 0) for knot in np.quantile(features, BENDS, axis=0))])
+    )
 
 
 def _standardised(features: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ from ..errors import InvalidValue, did_you_mean
 from ..frames import frame
 from ..records import Report
 from ..validation import is_missing, name_value, shortened
-from .off_policy import ESTIMATORS, Overlap, interval_of, overlap_of, terms_of
+from .off_policy import ESTIMATORS, Overlap, intervals_of, overlap_of, terms_of
 from .outcome_models import folds_of
 
 if TYPE_CHECKING:
@@ -176,6 +176,8 @@ def _rows(
     measure: str, whole: _Sample, reward: FloatArray, overlap: Overlap, confidence: float
 ) -> list[dict[str, Any]]:
     """Return the rows of one measure, without numbers where the choices cannot tell."""
+    import numpy as np
+
     sample = whole.known(reward)
     count = len(sample.reward)
     base = {
@@ -190,26 +192,29 @@ def _rows(
     terms = terms_of(
         sample.reward, sample.action, sample.propensity, sample.target, features=sample.features, fold=sample.fold
     )
+    # The estimates, how far each is from what was logged, and whether the model of the direct one is wrong.
+    estimates = np.column_stack(terms)
+    columns = np.column_stack([estimates, estimates - sample.reward[:, None], terms.doubly_robust - terms.direct])
+    bounds = intervals_of(columns, confidence=confidence, groups=sample.groups).tolist()
+    means, count = columns.mean(axis=0).tolist(), len(ESTIMATORS)
     rows = [
-        {**base, "estimator": name, **_figures(values, sample, confidence)}
-        for name, values in zip(ESTIMATORS, terms, strict=True)
+        {**base, "estimator": name, **_figures(*found)}
+        for name, *found in zip(ESTIMATORS, means, bounds, means[count:], bounds[count:], strict=False)
     ]
-    low, high = interval_of(terms.doubly_robust - terms.direct, confidence=confidence, groups=sample.groups)
+    low, high = bounds[-1]
     if not low <= 0 <= high:
         rows[0]["note"] = "its model is wrong: the doubly robust estimate differs beyond its interval"
     return rows
 
 
-def _figures(terms: FloatArray, sample: _Sample, confidence: float) -> dict[str, Any]:
+def _figures(estimate: float, bounds: list[float], difference: float, apart: list[float]) -> dict[str, Any]:
     """Return an estimate with its interval, and how far it is from what was logged."""
-    differences = terms - sample.reward
-    low, high = interval_of(terms, confidence=confidence, groups=sample.groups)
-    less, more = interval_of(differences, confidence=confidence, groups=sample.groups)
+    less, more = apart
     return {
-        "estimate": float(terms.mean()),
-        "low": low,
-        "high": high,
-        "difference": float(differences.mean()),
+        "estimate": estimate,
+        "low": bounds[0],
+        "high": bounds[1],
+        "difference": difference,
         "difference_low": less,
         "difference_high": more,
         "verdict": "more" if less > 0 else "less" if more < 0 else "cannot tell yet",
