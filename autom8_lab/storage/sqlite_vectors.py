@@ -146,11 +146,12 @@ class SQLiteVectors:
     ) -> None:
         """See `Storage.put_chunks`."""
         connection = database.conn
-        keys, old = _there(database, list(chunks), set_key)
+        keys, old, of_set = _there(database, list(chunks), set_key)
         if missing := next((context_id for context_id in chunks if context_id not in keys), None):
             raise ContextNotFound(f"no context {missing!r} to put chunks to")
         if set_key is not None:
-            self._put_vectors(database, vectors, set_key=set_key, seal=seal)
+            if vectors:
+                self._put_vectors(database, vectors, *of_set, seal=seal)
             new = {
                 (keys[context_id], chunk.position, chunk.start, chunk.end, chunk.chunk_hash)
                 for context_id, items in chunks.items()
@@ -171,11 +172,9 @@ class SQLiteVectors:
             )
 
     @staticmethod
-    def _put_vectors(database: Database, vectors: Mapping[str, Array32], *, set_key: int, seal: Seal | None) -> None:
-        if not vectors:
-            return
-        sql = "SELECT model_id, dimensions FROM embedding_sets WHERE set_key = ?"
-        model_id, dimensions = database.conn.execute(sql, [set_key]).fetchone()
+    def _put_vectors(
+        database: Database, vectors: Mapping[str, Array32], model_id: str, dimensions: int, *, seal: Seal | None
+    ) -> None:
         checked_rows = checked(list(vectors.values()), dimensions=dimensions)
         rows = [(name, model_id, dimensions, row.tobytes()) for name, row in zip(vectors, checked_rows, strict=True)]
         checksums = [None] * len(rows) if seal is None else seal.of_rows(EMBEDDING, rows)
@@ -395,14 +394,20 @@ class SQLiteVectors:
 
 def _there(
     database: Database, context_ids: Sequence[str], set_key: int | None
-) -> tuple[dict[str, int], dict[tuple[Any, ...], int]]:
-    """Return the keys of contexts by id, and of their chunks in a set by all that such a chunk is."""
+) -> tuple[dict[str, int], dict[tuple[Any, ...], int], tuple[str, int]]:
+    """Return the keys of contexts by id, of their chunks in a set by all that such a chunk is, and the set's model.
+
+    One question, because a single text is stored in the time of a few. The model is its id and dimensions.
+    """
     rows = database.conn.execute(
         """
-        SELECT c.id, k.chunk_key, c.context_key, k.position, k.start_char, k.end_char, k.chunk_hash
-        FROM context_registry c LEFT JOIN context_chunks k ON k.context_key = c.context_key AND k.set_key = ?
-        WHERE c.id IN (SELECT value FROM json_each(?))
+        SELECT c.id, k.chunk_key, c.context_key, k.position, k.start_char, k.end_char, k.chunk_hash,
+            s.model_id, s.dimensions
+        FROM context_registry c LEFT JOIN embedding_sets s ON s.set_key = ?1
+        LEFT JOIN context_chunks k ON k.context_key = c.context_key AND k.set_key = ?1
+        WHERE c.id IN (SELECT value FROM json_each(?2))
         """,
         [set_key, json.dumps(context_ids)],
     ).fetchall()
-    return {row[0]: row[2] for row in rows}, {row[2:]: row[1] for row in rows if row[1] is not None}
+    chunks = {row[2:7]: row[1] for row in rows if row[1] is not None}
+    return {row[0]: row[2] for row in rows}, chunks, rows[0][7:] if rows else ("", 0)
