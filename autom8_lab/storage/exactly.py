@@ -53,14 +53,18 @@ def nearest_rows(
 
 
 def best_rows(contexts: Keys, spans: Keys, similarities: Array64, ids: Ids) -> list[Neighbour]:
-    """Return each context once, by its best row; ties by id. `spans` has shape (n, 3)."""
-    # By context, then the most similar, then the first chunk: the first of each context is its best.
-    order = np.lexsort((spans[:, 0], -similarities, contexts))
-    best = order[np.unique(contexts[order], return_index=True)[1]]
-    names = ids(contexts[best].tolist())
-    found = zip(contexts[best].tolist(), similarities[best].tolist(), spans[best].tolist(), strict=True)
+    """Return each context once, by its most similar row, of equal ones by its first chunk; ties by id.
+
+    `spans` has position, start and end of each row, shape (n, 3).
+    """
+    best: dict[int, tuple[float, list[int]]] = {}
+    for key, value, span in zip(contexts.tolist(), similarities.tolist(), spans.tolist(), strict=True):
+        found = (-value, span)
+        if key not in best or found < best[key]:
+            best[key] = found
+    names = ids(list(best))
     # A context that another process has just deleted has no name any more.
-    return _ordered(Neighbour(names[key], value, *span) for key, value, span in found if key in names)
+    return _ordered(Neighbour(names[key], -value, *span) for key, (value, span) in best.items() if key in names)
 
 
 def best_of_each(neighbours: Iterable[Neighbour]) -> list[Neighbour]:

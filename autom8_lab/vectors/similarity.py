@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -58,7 +60,7 @@ def similarity(matrix: Array32, query: Array32, *, metric: Metric) -> Array64:
     if metric == "l2":
         distances: Array64 = 1.0 / (1.0 + np.sqrt(np.square(rows - vector).sum(axis=1)))
         return distances
-    products: Array64 = (rows * vector).sum(axis=1)
+    products: Array64 = np.vecdot(rows, vector)
     if metric == "cosine":
-        products /= np.sqrt(np.square(rows).sum(axis=1)) * np.sqrt(np.square(vector).sum())
+        products /= np.sqrt(np.vecdot(rows, rows)) * math.sqrt(np.vecdot(vector, vector))
     return products
