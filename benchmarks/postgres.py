@@ -12,7 +12,7 @@ crowd: processes that write for a while, the server stopped in the middle and st
 was acknowledged must be there once, and whoever wrote goes on without opening the lab again.
 scifact: the search quality of benchmarks/scifact.py on both, and whether the top ten are the same. `--lab` names the SQLite
 lab, which is made where there is none.
-Ratios of searches and sums are of medians of rounds in turns; storing is timed once on each side, one after the other. `du` lines give bytes on disk per row, with indexes.
+Ratios are of medians of rounds in turns. `du` lines give bytes on disk per row, with indexes.
 """
 
 from __future__ import annotations
@@ -128,16 +128,46 @@ def disk(address: str, rows: int, *tables: str) -> None:
 # Contexts
 
 
-def stored_bare(connection: psycopg.Connection[Any], written: Sequence[str], vectors: Any) -> None:
-    """Copy in batches, as pgvector's own example of bulk loading does."""
-    register_vector(connection)
-    for start in range(0, len(written), BATCH):
-        sql = "COPY docs (id, content, content_hash, embedding) FROM STDIN WITH (FORMAT BINARY)"
-        with connection.cursor() as cursor, cursor.copy(sql) as copy:
-            copy.set_types(["text", "text", "text", "vector"])
-            for place in range(start, min(start + BATCH, len(written))):
-                text = written[place]
-                copy.write_row((f"v{place}", text, sha256(text.encode()).hexdigest(), vectors[place]))
+def stored_bare(connection: psycopg.Connection[Any], written: Sequence[str], vectors: Any, block: range) -> None:
+    """Copy a batch, as pgvector's own example of bulk loading does."""
+    sql = "COPY docs (id, content, content_hash, embedding) FROM STDIN WITH (FORMAT BINARY)"
+    with connection.cursor() as cursor, cursor.copy(sql) as copy:
+        copy.set_types(["text", "text", "text", "vector"])
+        for place in block:
+            text = written[place]
+            copy.write_row((f"v{place}", text, sha256(text.encode()).hexdigest(), vectors[place]))
+
+
+def stored(
+    address: str, path: str, bare: str, encoder: PreparedEncoder, written: Sequence[str], vectors: Any
+) -> dict[str, float]:
+    """Store the same in two labs and by hand, batch by batch in turns, and return the median rates."""
+    with (
+        plain_lab(address, encoder=encoder) as lab,
+        plain_lab(path, encoder=encoder) as file,
+        psycopg.connect(bare, autocommit=True) as connection,
+    ):
+        connection.execute(BARE_TABLE)  # type: ignore[arg-type]
+        register_vector(connection)
+
+        def by_lab(lab: al.Lab) -> Callable[[range], object]:
+            return lambda block: lab.store_contexts(
+                [{"context_id": f"v{place}", "content": written[place]} for place in block],
+                batch_size=BATCH,
+                progress=False,
+            )
+
+        ways: dict[str, Callable[[range], object]] = {
+            "PostgreSQL": by_lab(lab),
+            "bare": lambda block: stored_bare(connection, written, vectors, block),
+            "SQLite": by_lab(file),
+        }
+        taken: dict[str, list[float]] = {name: [] for name in ways}
+        for start in range(0, len(written), BATCH):
+            block = range(start, min(start + BATCH, len(written)))
+            for name, store in ways.items():
+                taken[name].append(timed(lambda store=store, block=block: store(block)) / len(block))
+    return {name: 1 / float(np.median(seconds)) for name, seconds in taken.items()}
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -152,16 +182,12 @@ def contexts(server: PostgresServer, *, count: int, repeats: int, seed: int) -> 
     asked = query_vectors(vectors, 400, seed=seed + 2)
     questions = queries(len(asked), seed=seed + 3)
     documents = PreparedEncoder(vectors, texts=written)
-    rows = [{"context_id": f"v{place}", "content": text} for place, text in enumerate(written)]
     print(f"{count:,} contexts of 400 bytes, {DIMENSIONS} dimensions")
     with tempfile.TemporaryDirectory() as folder, database(server, "lab") as address, database(server, "bare") as other:
-        places, rates = {"PostgreSQL": address, "SQLite": f"{folder}/lab.db"}, {}
-        for name, place in places.items():
-            with plain_lab(place, encoder=documents) as lab:
-                rates[name] = count / timed(lambda lab=lab: lab.store_contexts(rows, batch_size=BATCH, progress=False))
-        with psycopg.connect(other, autocommit=True) as connection:
-            connection.execute(BARE_TABLE)  # type: ignore[arg-type]
-            rates["bare"] = count / timed(lambda: stored_bare(connection, written, vectors))
+        places, rates = (
+            {"PostgreSQL": address, "SQLite": f"{folder}/lab.db"},
+            stored(address, f"{folder}/lab.db", other, documents, written, vectors),
+        )
         held = show("store_contexts / COPY", rates["PostgreSQL"], rates["bare"], unit="per s", at_least=0.5)
         show("store_contexts / the same in SQLite", rates["PostgreSQL"], rates["SQLite"], unit="per s", at_least=0)
         for name, place in places.items():
