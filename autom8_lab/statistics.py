@@ -93,7 +93,6 @@ def bootstrap_mean_interval(
     >>> round(low, 2), round(high, 2)
     (0.55, 0.66)
     """
-
     sample = _finite("values", values)
     low, high = bootstrap_mean_intervals(sample[:, None], confidence=confidence, resamples=resamples, seed=seed)[0]
     return float(low), float(high)

@@ -184,10 +184,8 @@ def contexts(server: PostgresServer, *, count: int, repeats: int, seed: int) -> 
     documents = PreparedEncoder(vectors, texts=written)
     print(f"{count:,} contexts of 400 bytes, {DIMENSIONS} dimensions")
     with tempfile.TemporaryDirectory() as folder, database(server, "lab") as address, database(server, "bare") as other:
-        places, rates = (
-            {"PostgreSQL": address, "SQLite": f"{folder}/lab.db"},
-            stored(address, f"{folder}/lab.db", other, documents, written, vectors),
-        )
+        places = {"PostgreSQL": address, "SQLite": f"{folder}/lab.db"}
+        rates = stored(*places.values(), other, documents, written, vectors)
         held = show("store_contexts / COPY", rates["PostgreSQL"], rates["bare"], unit="per s", at_least=0.5)
         show("store_contexts / the same in SQLite", rates["PostgreSQL"], rates["SQLite"], unit="per s", at_least=0)
         for name, place in places.items():

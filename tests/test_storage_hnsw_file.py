@@ -156,6 +156,23 @@ def test_an_index_that_lags_is_continued_and_not_begun_anew(path: Path) -> None:
     assert sidecars(path) != before
 
 
+def test_one_thread_adds_the_first_vectors_of_a_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into an empty graph, several threads may add vectors that no search reaches."""
+    used = []
+
+    def add(index: HnswIndex, keys: Any, vectors: Any, *, threads: int = 0) -> None:
+        used.append(threads)
+        plainly(index, keys, vectors, threads=threads)
+
+    plainly = HnswIndex.add
+    monkeypatch.setattr(HnswIndex, "add", add)
+    monkeypatch.setattr("autom8_lab.storage.hnsw_file.BATCH", 150)
+    with open_lab(tmp_path / "lab.db") as lab:
+        lab.store_contexts(texts(range(COUNT)))
+        lab.build_vector_index()
+    assert used == [1, 0, 0]
+
+
 def test_another_process_finds_the_index_as_it_is_now(path: Path) -> None:
     with open_lab(path) as lab:
         lab.store_contexts(texts(range(COUNT, COUNT + 50)))

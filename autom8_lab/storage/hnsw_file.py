@@ -201,7 +201,7 @@ class HnswFile:
         vectors_path = self._temporary("vectors")
         try:
             with VectorsFile(vectors_path) as file:
-                return self._built(file, vectors_path, read, set_key, threads=threads, progress=progress)
+                return self._built(file, read, set_key, threads=threads, progress=progress)
         except (OSError, RuntimeError) as exc:
             raise StorageError(f"{self._description} cannot be written ({exc}): searches stay exact") from exc
         finally:
@@ -210,7 +210,6 @@ class HnswFile:
     def _built(
         self,
         file: VectorsFile,
-        vectors_path: Path,
         read: Read,
         set_key: int,
         *,
@@ -252,7 +251,7 @@ class HnswFile:
             "vectors_sha256": file.finished(),
             "seconds": round(time.perf_counter() - started, 3),
         }
-        facts = self._saved(index, vectors_path, {**facts, "metric": self.metric, **vars(at)})
+        facts = self._saved(index, file.path, {**facts, "metric": self.metric, **vars(at)})
         with read() as database, self._lock:
             saved = self._saved_vectors(database, facts, at)
             self._ready, self._looked_for = _fresh(database, index, saved, facts, at), set_key

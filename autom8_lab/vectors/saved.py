@@ -63,6 +63,7 @@ class VectorsFile:
     """Writes the file of `SavedVectors` batch by batch, readable by its owner alone. A context manager."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._file = os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb")
         self._digest = hashlib.sha256()
         self._attributes = [np.empty((ATTRIBUTES, 0), dtype=np.int64)]
