@@ -37,6 +37,7 @@ def held(made: dict[str, Any], sizes: dict[str, Any] = FULL, *, is_model: bool =
         ("20 processes, store and get", "the same statements, bare", "/s", {"ratio": 0.5}),
         ("50 processes, store and get", "the same statements, bare", "/s", {"ratio": 0.5}),
         ("a new process, first search_df", "a new process, import pandas", "ms", {"figure": 1_500}),
+        ("a new process, autom8-lab --help", "a new process, import click", "ms", {"figure": 300}),
     ],
 )
 def test_a_bar_is_held_up_to_its_bound_and_not_beyond(

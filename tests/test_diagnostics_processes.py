@@ -16,6 +16,7 @@ from autom8_lab.diagnostics.figures.crew import Crew
 from autom8_lab.diagnostics.figures.material import Bench, Sizes
 from autom8_lab.diagnostics.figures.processes import (
     connections_figure,
+    help_figure,
     lost,
     start_figure,
 )
@@ -146,3 +147,9 @@ def test_a_new_process_answers_without_torch(bench: Bench) -> None:
     assert (made["unit"], made["note"]) == ("ms", "torch is not loaded")
     assert made["against"] == "a new process, import pandas"
     assert made["figure"] > 50
+
+
+def test_a_new_process_shows_the_help_of_the_command_line(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = help_figure(bench)
+    assert (made["unit"], made["against"]) == ("ms", "a new process, import click")
+    assert 1 < made["figure"] < 60_000

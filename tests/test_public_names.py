@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 import types
 
 import pytest
 
 import autom8_lab as al
 
-LAZY = {"LabConfig", "aio", "mockdata", "plots", "run_database_tests"}  # loaded when they are asked for
 ERRORS = {name for name in vars(al.errors) if isinstance(getattr(al.errors, name), type) and not name.startswith("_")}
+LATER = {"LabConfig", "aio", "mockdata", "plots", "run_database_tests"}  # loaded when they are asked for
 
 
 def test_all_is_sorted_and_names_everything_public() -> None:
     public = {
         name
-        for name, value in vars(al).items()
+        for name, value in vars(al.surface).items()
         if not name.startswith("_")
         and not isinstance(value, types.ModuleType)
         and getattr(value, "__module__", "") != "typing"
@@ -24,8 +26,14 @@ def test_all_is_sorted_and_names_everything_public() -> None:
     assert al.__all__ == sorted(al.__all__)
     # What is imported to make the verbs is no part of the surface.
     made_of = {"annotations", "Callable", "Parameters", "Result", "Concatenate", "TYPE_CHECKING"}
-    assert public - made_of == set(al.__all__) - LAZY
+    assert public - made_of == set(al.__all__) - LATER
     assert set(al.__all__) <= set(dir(al))
+
+
+@pytest.mark.parametrize("asked", ["import autom8_lab as al; al.open", "from autom8_lab import *; open", "al.storage"])
+def test_the_lab_is_loaded_when_something_of_it_is_asked_for(asked: str) -> None:
+    code = "import sys, autom8_lab as al; assert 'autom8_lab.lab' not in sys.modules; dir(al); assert not hasattr(al, '__x__')"
+    subprocess.run([sys.executable, "-c", f"{code}\n{asked}"], check=True)
 
 
 def test_every_error_and_warning_is_public() -> None:

@@ -42,6 +42,7 @@ BARS: dict[tuple[str, str | None], Bar] = {
     ("20 processes, store and get", "the same statements, bare"): Bar("ratio", 0.5),
     ("50 processes, store and get", "the same statements, bare"): Bar("ratio", 0.5),
     ("a new process, first search_df", None): Bar("figure", 1_500, {"contexts": 5_000}, of_model=True),
+    ("a new process, autom8-lab --help", None): Bar("figure", 300),
 }
 
 

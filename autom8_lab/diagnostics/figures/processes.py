@@ -95,8 +95,9 @@ def lost(path: str, stored: Mapping[str, str]) -> int:
 
 
 def start_figures(bench: Bench) -> Iterator[Row]:
-    """Measure a cold start."""
+    """Measure a cold start: of a search, and of the command line."""
     yield start_figure(bench)
+    yield help_figure(bench)
 
 
 def start_figure(bench: Bench) -> Row:
@@ -130,6 +131,22 @@ def start_figure(bench: Bench) -> Row:
         others=milliseconds(timings.theirs),
         errors=int(loaded_torch) if bench.is_model else None,
         note="error: torch was loaded" if loaded_torch else "torch is not loaded",
+    )
+
+
+def help_figure(bench: Bench) -> Row:
+    """Measure how soon the command line shows its help, against the library that reads the command line."""
+    rounds = min(bench.sizes.repeats, COLD_ROUNDS)
+    asks_for_help = "from autom8_lab.cli import main; main(['--help'])"
+    timings = in_turns(rounds, lambda _: _run(bench, asks_for_help)[0], lambda _: _run(bench, "import click")[0])
+    return row(
+        "start",
+        "a new process, autom8-lab --help",
+        "ms",
+        milliseconds(timings.ours),
+        how="from its start to its end",
+        against="a new process, import click",
+        others=milliseconds(timings.theirs),
     )
 
 
