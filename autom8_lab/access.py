@@ -165,7 +165,7 @@ class AccessLog(Forkable):
             self._flushing = False
 
     def _write(self, taken: list[Access], *, waiting: bool) -> None:
-        with self._storage.transaction(waiting=waiting, whole=True):
+        with self._storage.transaction(waiting=waiting, whole=True, keeping=True):
             if self._failed:  # Ctrl-C may have come just after they were written
                 where = [Condition("id", "in", [entry["id"] for entry, _ in taken])]
                 known = {row["id"] for row in self._storage.rows("access_log", where=where, columns=["id"])}

@@ -65,18 +65,26 @@ class Contexts:
         self._clock = clock
         self._deferred: list[str] | None = None  # hashes of texts that wait for vectors, in a transaction
 
-    def prepare(self, texts: Sequence[str], *, progress: bool | None = False) -> list[Indexed]:
-        """Chunk and encode texts outside a transaction; inside one they come back empty."""
+    def prepare(self, texts: Sequence[str], *, progress: bool | None = False, presuming: bool = False) -> list[Indexed]:
+        """Chunk and encode texts outside a transaction; inside one they come back empty. See `Index.prepare`."""
         # Inside a transaction the vectors wait for its end: see `embedding_at_the_end`.
         if self._storage.in_transaction:
             return [Indexed() for _ in texts]
-        return self._index.prepare(texts, progress=progress)
+        return self._index.prepare(texts, progress=progress, presuming=presuming)
 
-    def write_index(self, indexed: Mapping[str, Indexed], hashes: Iterable[str], *, content_changed: bool) -> None:
-        """Write chunks and vectors by context id, or note that the texts of these hashes are still to get them."""
+    def write_index(self, indexed: Mapping[str, Indexed], hashes: Iterable[str]) -> None:
+        """Write changed chunks and vectors by context id, or note that the texts of these hashes are to get them."""
+        self._defer(hashes)
+        self._index.write(indexed, content_changed=True)
+
+    def write_first_index(self, indexed: Mapping[str, Indexed], hashes: Iterable[str]) -> bool:
+        """Do so for new contexts; see `Index.write_first`."""
+        self._defer(hashes)
+        return self._index.write_first(indexed)
+
+    def _defer(self, hashes: Iterable[str]) -> None:
         if self._deferred is not None:
             self._deferred += hashes
-        self._index.write(indexed, content_changed=content_changed)
 
     @contextmanager
     def embedding_at_the_end(self, unit: Unit) -> Iterator[None]:
@@ -187,7 +195,7 @@ class Contexts:
         if indexed is not None and changes["content"] != current.content:
             current = self._own_copy(context_id, current)
             changes["token_count"] = indexed.token_count
-            self.write_index({current.id: indexed}, [changes["content_hash"]], content_changed=True)
+            self.write_index({current.id: indexed}, [changes["content_hash"]])
         if changes.get("superseded_by") is not None:
             changes["superseded_by"] = self._successor(current.id, changes["superseded_by"])
         self._storage.update(TABLE, by_id(current.id), {**changes, "updated_at": self._clock()})

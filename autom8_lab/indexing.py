@@ -35,9 +35,9 @@ QUIET_TEXTS = 256  # fewer texts than this are encoded without a progress bar
 
 @dataclass
 class Indexed:
-    """A text's tokens, chunks and new vectors, ready to be written; `set_key` is None where no model was there."""
+    """A text's tokens, chunks and new vectors, ready to be written; `into` is None where no model was there."""
 
-    set_key: int | None = None
+    into: EmbeddingSet | None = None
     token_count: int | None = None
     chunks: list[Chunk] = field(default_factory=list)
     vectors: dict[str, Array32] = field(default_factory=dict)
@@ -67,6 +67,7 @@ class Index:
         self._clock = clock
         self._warned = False
         self._refusals: dict[str, str] = {}
+        self._presumed: EmbeddingSet | None = None
         self._encoded_query = lru_cache(QUERY_VECTORS)(self._encode_query)
         from .embedding import canonical_name
 
@@ -83,7 +84,9 @@ class Index:
 
     def active_set(self) -> EmbeddingSet | None:
         """Return the set that answers searches, or None while nothing has been embedded."""
-        return self._storage.remember("active set", lambda: self._set(Condition("state", "=", "active")))
+        found = self._storage.remember("active set", lambda: self._set(Condition("state", "=", "active")))
+        self._presumed = found
+        return found
 
     def _set(self, *where: Condition) -> EmbeddingSet | None:
         names = list(EmbeddingSet.__dataclass_fields__)
@@ -176,13 +179,14 @@ class Index:
         vector.setflags(write=False)  # every search for the same words shares it
         return vector
 
-    def prepare(self, texts: Sequence[str], *, progress: bool | None = False) -> list[Indexed]:
+    def prepare(self, texts: Sequence[str], *, progress: bool | None = False, presuming: bool = False) -> list[Indexed]:
         """Chunk and encode texts for the active set, which the first call creates.
 
-        Without a model the texts get no vectors, and a `PendingEmbeddingWarning` says so once per lab.
+        Without a model the texts get no vectors, and a `PendingEmbeddingWarning` says so once per lab. `presuming` that
+        the set which was active last still is spares a question: `write_first` answers it.
         """
         try:
-            active = self.active_set()
+            active = (self._presumed if presuming else None) or self.active_set()
             encoder = self.encoder_of(active) if active else self.encoder()
             active = active or self._ensure_set(encoder, "active")
         except ModelUnavailable as exc:
@@ -232,7 +236,7 @@ class Index:
         counts = count_tokens(texts, encoder)
         result = [
             Indexed(
-                into.set_key,
+                into,
                 count,
                 chunk_text(
                     text,
@@ -261,14 +265,20 @@ class Index:
 
     def write(self, indexed: Mapping[str, Indexed], *, content_changed: bool = False) -> None:
         """Write what one `prepare` returned, by context id, inside the caller's transaction."""
-        for set_key in {item.set_key for item in indexed.values()}:
-            items = {context_id: item for context_id, item in indexed.items() if item.set_key == set_key}
-            self._storage.put_chunks(
-                {context_id: item.chunks for context_id, item in items.items()},
-                set_key=set_key,
-                vectors={name: vector for item in items.values() for name, vector in item.vectors.items()},
-                content_changed=content_changed,
-            )
+        for into, chunks, vectors in _by_set(indexed):
+            set_key = into.set_key if into else None
+            self._storage.put_chunks(chunks, set_key=set_key, vectors=vectors, content_changed=content_changed)
+
+    def write_first(self, indexed: Mapping[str, Indexed]) -> bool:
+        """Do what `write` does for new contexts; False where their set is another by now, and they are to be prepared anew.
+
+        The caller takes his transaction back then.
+        """
+        for into, chunks, vectors in _by_set(indexed):
+            if into is not None and not self._storage.add_chunks(chunks, into=into, vectors=vectors):
+                self._presumed = None
+                return False
+        return True
 
     def embed_contexts(
         self, *, model: str | None, progress: bool | None, chunking: Mapping[str, int] | None = None
@@ -324,6 +334,16 @@ class Index:
                 self._storage.update("embedding_sets", where, {"state": "retired"})
             changes = {"state": "active", "activated_at": self._clock()}
             self._storage.update("embedding_sets", [Condition("set_key", "=", target.set_key)], changes)
+
+
+def _by_set(
+    indexed: Mapping[str, Indexed],
+) -> Iterator[tuple[EmbeddingSet | None, dict[str, list[Chunk]], dict[str, Array32]]]:
+    """Yield each set with the chunks that belong to it, by context id, and their vectors by chunk hash."""
+    for into in {item.into for item in indexed.values()}:
+        items = {context_id: item for context_id, item in indexed.items() if item.into == into}
+        vectors = {name: vector for item in items.values() for name, vector in item.vectors.items()}
+        yield into, {context_id: item.chunks for context_id, item in items.items()}, vectors
 
 
 def encode_in_batches(texts: Sequence[str], encoder: Encoder, progress: bool | None) -> Iterator[Array32]:

@@ -6,6 +6,7 @@ import copy
 import re
 import time
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 RRF_K = 60  # Cormack, Clarke and Büttcher 2009
 MAX_K = 10_000
 MAX_TERMS = 256
-KEPT_ANSWERS = 256  # of one state of the file
+KEPT_ANSWERS = 256  # the latest, of one state of the file
 TERM = re.compile(r"[^\W_]+")
 # gpt-4o-mini, ERR_PAY_4021, 0-dimensional. Possessive, and only from a word's start: 100 kB of "f" stay linear.
 COMPOUND = re.compile(r"(?<![^\W_])[^\W_]++(?:[-./_+]++[^\W_]++)++")
@@ -202,11 +203,12 @@ class Retrieval:
         # What changes with the clock alone is asked again; all else stays as long as nobody writes.
         lasting = not any(isinstance(condition.value, datetime) for condition in effective)
         asked = repr((query, k, method, ranking, min_similarity, relevance, effective))
-        known: dict[str, SearchAnswer] = self._storage.remember("answers", dict)
-        if lasting and asked in known:
-            hits = self._own(known[asked].hits)
+        known: OrderedDict[str, SearchAnswer] = self._storage.remember("answers", OrderedDict)
+        remembered = known.get(asked) if lasting else None
+        if remembered is not None:
+            hits = self._own(remembered.hits, accesses=self._accesses(remembered.hits))
             duration_ms = (time.perf_counter() - started) * 1000
-            return replace(known[asked], hits=hits, duration_ms=duration_ms, filters=filters)
+            return replace(remembered, hits=hits, duration_ms=duration_ms, filters=filters)
         depth = _depth(k, method, ranking)
         found = self.find(query, depth=depth, method=method, ranking=ranking, where=where, nearest=nearest)
         scores = dict(ranked(found, k=k, method=method, ranking=ranking, min_similarity=min_similarity))
@@ -221,18 +223,30 @@ class Retrieval:
         duration_ms = (time.perf_counter() - started) * 1000
         engines = (found.engine, found.engine_reason)
         answer = SearchAnswer(hits, query, method, found.degraded, *engines, duration_ms, filters, top)
-        if lasting and answer.degraded is None and len(known) < KEPT_ANSWERS:
+        if lasting and answer.degraded is None:
             known[asked] = replace(answer, hits=self._own(hits))
+            if len(known) > KEPT_ANSWERS:
+                known.popitem(last=False)
         return answer
 
-    def _own(self, hits: Sequence[SearchHit]) -> list[SearchHit]:
+    def _accesses(self, hits: Sequence[SearchHit]) -> dict[str, dict[str, Any]]:
+        """Return when and how often the contexts were accessed, which is not remembered, by id."""
+        where = [Condition("id", "in", [hit.context.id for hit in hits])]
+        columns = ["id", "accessed_at", "access_count"]
+        return {row.pop("id"): row for row in self._storage.rows("context_registry", where=where, columns=columns)}
+
+    def _own(
+        self, hits: Sequence[SearchHit], *, accesses: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> list[SearchHit]:
         """Return hits of this moment that share nothing which their owner may change."""
-        now = self._clock()
+        now, accesses = self._clock(), accesses or {}
         return [
             replace(
                 hit,
                 age_days=(now - hit.context.created_at).total_seconds() / 86_400,
-                context=replace(hit.context, metadata=copy.deepcopy(hit.context.metadata)),
+                context=replace(
+                    hit.context, metadata=copy.deepcopy(hit.context.metadata), **accesses.get(hit.context.id, {})
+                ),
             )
             for hit in hits
         ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .contexts import ALIASES, TABLE, Contexts, by_id
 from .drafts import Draft, draft, rows_of
-from .errors import ContextExists, ContextNotFound, InvalidValue
+from .errors import ContextExists, ContextNotFound, InvalidValue, LabBusy
 from .indexing import Indexed, progress_bar
 from .records import Condition, Context
 from .validation import new_id, progress_value
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .storage import Storage
 
 IfExists = Literal["fail", "update", "skip"]
+TRIES = 4  # to store what was prepared before others changed what it was prepared for
 RETENTION = {"pinned", "priority", "expires_at"}
 # What a new context has in the fields that nobody gave.
 UNLESS_GIVEN: dict[str, Any] = {
@@ -88,12 +89,15 @@ class Storing:
         # A text that is there already most likely needs no chunks: they are made only if it turns out that it does.
         # To look for a single one costs more than it spares.
         hashes = [item.content_hash for item in drafts] if len(drafts) > 1 else []
-        for spared in (self._known(hashes), set[str]()):
+        spared = self._known(hashes)
+        for _ in range(TRIES):
             chosen = [item.content for item in drafts if item.content_hash not in spared]
-            prepared = dict(zip(chosen, self._contexts.prepare(chosen, progress=progress), strict=True))
+            indexed = self._contexts.prepare(chosen, progress=progress, presuming=True)
+            prepared = dict(zip(chosen, indexed, strict=True))
             with suppress(_Unprepared), self._storage.transaction(whole=True):
                 return _Batch(self._contexts, self._storage, drafts, prepared, if_exists, self._clock()).store()
-        raise AssertionError("every text was prepared")
+            spared = set()
+        raise LabBusy("the embedding model of the lab is being changed again and again: store once that is done")
 
     def _known(self, hashes: list[str]) -> set[str]:
         if not hashes:
@@ -103,7 +107,7 @@ class Storing:
 
 
 class _Unprepared(Exception):
-    """A text that was taken for a known one has to be stored after all."""
+    """A text that was taken for a known one has to be stored after all, or another embedding set serves by now."""
 
 
 class _Batch:
@@ -196,7 +200,8 @@ class _Batch:
         new, self._new = self._new, []
         self._storage.insert(TABLE, [row for row, _ in new])
         hashes = [row["content_hash"] for row, _ in new]
-        self._contexts.write_index({row["id"]: indexed for row, indexed in new}, hashes, content_changed=False)
+        if not self._contexts.write_first_index({row["id"]: indexed for row, indexed in new}, hashes):
+            raise _Unprepared
 
     def _store_new(self, item: Draft) -> dict[str, Any]:
         indexed = self._indexed(item)

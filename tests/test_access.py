@@ -238,6 +238,41 @@ def test_last_access_and_number_of_accesses_follow(logged: Lab, clock: Clock) ->
     assert frame["access_count"].to_dict() == {"apples": 3, "pears": 0, "plums": 0}
 
 
+def test_an_answer_that_is_remembered_knows_the_accesses_since(logged: Lab, clock: Clock) -> None:
+    for count in range(3):
+        hit = logged.search("months", method="text")[0]
+        last = START + timedelta(days=count - 1) if count else None
+        assert (hit.context.id, hit.context.access_count, hit.context.accessed_at) == ("apples", count, last)
+        logged.searches_df()  # which writes what was collected
+        clock.advance(days=1)
+
+
+@pytest.mark.only_sqlite
+def test_the_log_of_a_search_does_not_make_the_lab_forget_its_answer(
+    place: Callable[[str], str], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, asked = place("lab.db"), []
+    with open_logged(path, clock) as lab, open_logged(path, clock) as other:
+        store_three(lab)
+        find = lab._retrieval.find
+        monkeypatch.setattr(
+            lab._retrieval, "find", lambda query, **options: asked.append(query) or find(query, **options)
+        )
+
+        def found() -> set[str]:
+            hits = lab.search("months", method="text")
+            lab.searches_df()  # which writes what was collected
+            return {hit.context.id for hit in hits}
+
+        assert [found(), found(), found(), asked] == [{"apples"}, {"apples"}, {"apples"}, ["months"]]
+        lab.store_context("Quinces keep for months.", context_id="quinces")
+        assert [found(), found(), len(asked)] == [{"apples", "quinces"}, {"apples", "quinces"}, 2]
+        lab.search("weeks")
+        other.delete_context("quinces")
+        lab.searches_df()  # what is written now was searched before the other's commit
+        assert [found(), asked[2:]] == [{"apples"}, ["weeks", "months"]]
+
+
 def test_an_access_is_no_change(logged: Lab, clock: Clock) -> None:
     clock.advance(days=1)
     logged.search("months")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from autom8_lab.embedding import HashEncoder
 from autom8_lab.embedding.model_files import offline_model_path
 from autom8_lab.indexing import QUERY_VECTORS, REMEMBERED_CHARACTERS
 from autom8_lab.lab import Lab
+from autom8_lab.records import Chunk
 
 BOTH_BACKENDS = True
 
@@ -170,3 +172,64 @@ def test_a_query_that_cannot_be_encoded_is_tried_again(place: Callable[[str], st
             lab.search("red", method="semantic")
         del encoder.encode_query
         assert lab.search("red", method="semantic", k=1)[0].context.id == "red"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_text_gets_its_vectors_from_the_model_that_serves_when_it_is_stored(
+    place: Callable[[str], str], count: int
+) -> None:
+    path = place("lab.db")
+    with al.open(path, embedding_model="hash-16", synchronous="OFF") as lab:
+        lab.store_context("red", context_id="red")  # from here on the lab presumes that hash-16 serves
+        with pytest.warns(al.EmbeddingModelWarning), al.open(path, embedding_model="hash-32") as other:
+            other.embed_contexts()
+        names = [f"new {number}" for number in range(count)]
+        lab.store_contexts([{"id": name, "content": f"a {name} text"} for name in names])
+        sets = {row["set_key"]: row for row in lab._storage.rows("embedding_sets")}
+        chunks = lab._storage.rows("context_chunks")
+        new = [sets[row["set_key"]]["dimensions"] for row in chunks[-count:]]
+        assert new == [32] * count
+        assert lab.stats()["without_vectors"] == 0
+        assert lab.search_df("a new 0 text", method="semantic")["context_id"].iloc[0] == "new 0"
+
+
+def test_a_text_is_not_stored_while_the_model_changes_again_and_again(
+    place: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with al.open(place("lab.db"), embedding_model="hash-16", synchronous="OFF") as lab:
+        lab.store_context("red", context_id="red")
+        monkeypatch.setattr(lab._storage, "add_chunks", lambda *_, **__: False)
+        with pytest.raises(al.LabBusy, match="embedding model of the lab is being changed"):
+            lab.store_context("green")
+        assert [context.id for context in lab.list_contexts()] == ["red"]
+
+
+CHANGES = [
+    {},
+    {"model_id": "other@1"},
+    {"state": "retired"},
+    {"chunk_tokens": 7},
+    {"chunk_overlap_tokens": 3},
+    {"set_key": 99},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change), "as it is"))
+def test_first_chunks_are_refused_where_the_set_is_another_than_the_one_they_were_made_for(
+    place: Callable[[str], str], change: dict[str, Any]
+) -> None:
+    with al.open(place("lab.db"), embedding_model="hash-16", synchronous="OFF") as lab:
+        lab.store_context("red", context_id="red")
+        active = lab._index.active_set()
+        assert active is not None
+        row = {**lab._storage.rows("context_registry")[0], "id": "new"}
+        del row["context_key"]
+        chunk = Chunk(0, 0, 3, "name")
+        with lab._storage.transaction():
+            lab._storage.insert("context_registry", [row])
+            done = lab._storage.add_chunks(
+                {"new": [chunk]}, into=replace(active, **change), vectors={"name": np.eye(1, 16, dtype=np.float32)[0]}
+            )
+        assert done is not bool(change)
+        assert len(lab._storage.rows("context_chunks")) == 1 + done
+        assert change or list(lab._storage.known_vectors(active.model_id, ["name"])) == ["name"]

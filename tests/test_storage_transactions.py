@@ -86,6 +86,39 @@ def test_an_error_that_only_undoes_its_statement_leaves_the_rest(pool: Connectio
     assert noted(pool) == ["one", "two"]
 
 
+# What was remembered before a commit
+
+
+@pytest.mark.parametrize("moment", ["never", "before", "between", "after"])
+def test_what_is_remembered_may_stay_only_where_nobody_else_committed(
+    pool: ConnectionPool, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = ConnectionPool(pool.path, deadline_seconds=2, pragmas={"synchronous": "OFF"})
+    told: list[tuple[Any, Any]] = []
+    remembered = pool.stamp()
+    if moment == "before":
+        note(other, "other")
+    if moment == "between":  # our commit is done, and its stamp not read yet
+        verify = pool.verify
+        monkeypatch.setattr(pool, "verify", lambda database: (verify(database), note(other, "other")))
+    with pool.transaction(kept=lambda before, now: told.append((before, now))) as transaction:
+        transaction.database.execute("INSERT INTO index_state (name, state) VALUES ('ours', '')")
+    if moment == "after":
+        note(other, "other")
+    other.close()
+    stays = bool(told) and told[0][0] == remembered and told[0][1] == pool.stamp()
+    assert stays == (moment == "never")
+    assert noted(pool) == (["ours"] if moment == "never" else ["other", "ours"])
+
+
+def test_a_transaction_that_is_taken_back_tells_nothing_of_what_is_remembered(pool: ConnectionPool) -> None:
+    told: list[tuple[Any, Any]] = []
+    with suppress(ZeroDivisionError), pool.transaction(kept=lambda *stamps: told.append(stamps)):
+        note(pool, "never")
+        1 / 0  # noqa: B018
+    assert (told, noted(pool)) == ([], [])
+
+
 # Interruptions
 
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from ..records import Chunk, Condition, Finding, Group, Measure, Nearest, Neighbour, Rate, TextMatch
+from ..records import Chunk, Condition, EmbeddingSet, Finding, Group, Measure, Nearest, Neighbour, Rate, TextMatch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,6 +192,12 @@ class Storage(ABC):
             known[name] = make()
         return cast("Result", known[name])
 
+    def _go_on_remembering(self, before: Any, now: Any) -> None:
+        """Keep what was remembered when the stamp was `before`: nothing that matters has changed since."""
+        since, known = self._remembered
+        if since == before:
+            self._remembered = now, known
+
     @abstractmethod
     def count(self, table: str, *, where: Where = ()) -> int:
         """Count the matching rows."""
@@ -255,6 +261,19 @@ class Storage(ABC):
         the old text. Raises `ContextNotFound`.
         """
 
+    def add_chunks(
+        self, chunks: Mapping[str, Sequence[Chunk]], *, into: EmbeddingSet, vectors: Mapping[str, Array32]
+    ) -> bool:
+        """Give contexts that have no chunks yet these, by context id, with the vectors by chunk hash.
+
+        False where the set is no longer as `into` says: the caller takes his transaction back.
+        """
+        rows = self.rows("embedding_sets", where=[Condition("set_key", "=", into.set_key)])
+        if not rows or any(rows[0][name] != getattr(into, name) for name in into.__dataclass_fields__):
+            return False
+        self.put_chunks(chunks, set_key=into.set_key, vectors=vectors)
+        return True
+
     @abstractmethod
     def build_vector_index(self, set_key: int, *, progress: Callable[[int], None]) -> dict[str, Any]:
         """Build or continue the index that large sets are searched with; return the facts about it.
@@ -275,12 +294,15 @@ class Storage(ABC):
         """Note for each context id when it was last shown, and how many times more."""
 
     @abstractmethod
-    def transaction(self, *, waiting: bool = True, whole: bool = False) -> AbstractContextManager[Unit]:
+    def transaction(
+        self, *, waiting: bool = True, whole: bool = False, keeping: bool = False
+    ) -> AbstractContextManager[Unit]:
         """Group writes: all land at the end of the block, or none. Nested blocks are savepoints.
 
         With `waiting=False` a writer that is at work means `LabBusy` at once. A `whole` block promises to end when
         one of its operations fails, which spares each of them a savepoint; where it goes on, its end raises
-        `StorageError` and takes everything back.
+        `StorageError` and takes everything back. `keeping` promises that the block changes nothing of what is
+        remembered, which may then outlive it: the access log and what `touch` writes are not.
         """
 
     @abstractmethod

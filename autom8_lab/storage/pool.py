@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
@@ -20,7 +20,7 @@ from .driver import code, is_breaking, is_swallowed_signal, moved, translated
 from .lending import Lending, LendingInside, Reading
 from .opening import FileId, Opener, PooledDatabase, Use, leave_to_parent
 from .readers import Readers, discard
-from .transactions import Savepoint, Transaction, Writing, is_suspended, level_of
+from .transactions import Kept, Savepoint, Transaction, Writing, is_suspended, level_of
 from .waiting import Figures, Gate, Holder, Turn, retry
 
 Result = TypeVar("Result")
@@ -34,6 +34,13 @@ class Visit:
 
     def __init__(self) -> None:
         self.thread: int | None = threading.get_ident()
+
+
+class Moment(NamedTuple):
+    """What tells, after a commit, whether it was the only one: the stamp, and a count of what others committed."""
+
+    stamp: Any
+    others_version: int
 
 
 class ConnectionPool(Forkable):
@@ -108,16 +115,19 @@ class ConnectionPool(Forkable):
         outer = level_of(self)
         return Lending(self) if outer is None else LendingInside(self, outer)
 
-    def transaction(self, *, waiting: bool = True, whole: bool = False) -> AbstractContextManager[Transaction]:
+    def transaction(
+        self, *, waiting: bool = True, whole: bool = False, kept: Kept | None = None
+    ) -> AbstractContextManager[Transaction]:
         """Group writes: all of them land at the end of the block, or none. Nested blocks are savepoints.
 
         With `waiting=False` a writer that is at work, here or in another process, means `LabBusy` at once. In a
-        `whole` block what fails ends the block, see `Level.part`.
+        `whole` block what fails ends the block, see `Level.part`. `kept` is told the stamp before the commit and the
+        one after it, if nobody else committed meanwhile.
         """
         outer = level_of(self)
         if outer is not None:
             return Savepoint(self, outer, whole=whole)
-        return Writing(self, waiting=waiting, whole=whole)
+        return Writing(self, waiting=waiting, whole=whole, kept=kept)
 
     @contextmanager
     def exclusive(self) -> Iterator[PooledDatabase]:
@@ -146,6 +156,9 @@ class ConnectionPool(Forkable):
             with self.reader() as database:
                 return database.conn.total_changes
         self.look_at_place()
+        return self._observed()
+
+    def _observed(self) -> Any:
         with self._observing:
             # A connection of its own, which writes nothing: data_version leaves out what its connection wrote.
             if self.readers.closed:
@@ -158,6 +171,16 @@ class ConnectionPool(Forkable):
             except sqlite3.Error as exc:
                 raise self.ours(exc, self._observer) from exc
             return self._observer.file, version
+
+    def before_commit(self, database: PooledDatabase) -> Moment | None:
+        """Return the moment before the caller's commit, which must be the next one of all; None in memory."""
+        return None if self.in_memory else Moment(self._observed(), _others_version(database))
+
+    def after_commit(self, before: Moment, database: PooledDatabase) -> Any:
+        """Return the stamp after the caller's commit, or None where somebody else has committed too."""
+        stamp = self._observed()
+        # Asked last: what others commit after this question, the next stamp tells.
+        return stamp if _others_version(database) == before.others_version else None
 
     @property
     def current_transaction(self) -> Transaction | None:
@@ -400,3 +423,8 @@ class ConnectionPool(Forkable):
         self.turn, self.inside = Turn(), Gate()
         self._observing, self._renewing = threading.Lock(), threading.RLock()
         self._renewed_by = None
+
+
+def _others_version(database: PooledDatabase) -> int:
+    # It leaves out what its own connection commits.
+    return int(database.conn.execute("PRAGMA data_version").fetchone()[0])

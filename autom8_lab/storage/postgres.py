@@ -209,8 +209,8 @@ class PostgresStorage(PostgresCare, PostgresSearch):
     # Transactions, schema, state
 
     @contextmanager
-    def transaction(self, *, waiting: bool = True, whole: bool = False) -> Iterator[Unit]:
-        """See `Storage.transaction`."""
+    def transaction(self, *, waiting: bool = True, whole: bool = False, keeping: bool = False) -> Iterator[Unit]:
+        """See `Storage.transaction`; nothing is kept: a server does not tell whose commits there were."""
         try:
             with self._pool.transaction(waiting=waiting, whole=whole) as transaction:
                 yield PostgresUnit(transaction)

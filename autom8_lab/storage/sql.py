@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 from sqlite_utils.utils import sqlite3
@@ -88,6 +88,23 @@ def cells_of(type_name: str) -> frozenset[type] | None:
     SQLite stores the type beside each value: one flipped bit makes bytes of a text.
     """
     return _CELLS.get(type_name)
+
+
+class Selection(NamedTuple):
+    """Some columns of a table: the beginning of a question for them, and what their cells have to be and become."""
+
+    sql: str
+    names: list[str]
+    sound: list[tuple[int, frozenset[type]]]
+    special: list[tuple[int, Callable[[Any], Any]]]
+
+    @classmethod
+    def of(cls, table: str, names: list[str], types: Mapping[str, str]) -> Selection:
+        """Return the selection of these columns, given SQLite's types of all."""
+        quoted = ", ".join(f'"{name}"' for name in names)
+        sound = [(place, kinds) for place, name in enumerate(names) if (kinds := cells_of(types[name]))]
+        special = [(place, decoder) for place, name in enumerate(names) if (decoder := decoder_of(name))]
+        return cls(f'SELECT {quoted} FROM "{table}"', names, sound, special)
 
 
 # What a stored value that nobody can read makes a decoder or the driver raise.

@@ -26,7 +26,7 @@ from .migrations import APPLICATION_ID
 from .opening import MEMORY
 from .places import look_at, why_read_only
 from .pool import ConnectionPool
-from .sql import ILLEGIBLE, cells_of, decoder_of, encoded, order_clause, refuse_illegible, where_clause
+from .sql import ILLEGIBLE, Selection, encoded, order_clause, refuse_illegible, where_clause
 from .sqlite_care import SQLiteCare
 from .sqlite_columns import stored_rows
 from .sqlite_names import KeptNames
@@ -66,6 +66,7 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
     def __init__(self, config: LabConfig, *, migrate: bool = True) -> None:
         self.path = config.db_path
         self._columns_of: dict[str, dict[str, Any]] = {}
+        self._selections: dict[tuple[str, tuple[str, ...] | None], Selection] = {}
         self._seals = checksums.Seals()
         self._names = KeptNames(self.remember)
         self._text = TextIndex(self.remember, self._names)
@@ -105,7 +106,7 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
         checksums.register(connection)
 
     def _begin_anew(self) -> None:
-        self._columns_of.clear()
+        self._forget_columns()
         self._seals.clear()
         self._vectors.forget()
         self._text.forget()
@@ -132,6 +133,10 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
 
     # Rows
 
+    def _forget_columns(self) -> None:
+        self._columns_of.clear()
+        self._selections.clear()
+
     def _columns(self, database: Database, table: str) -> dict[str, Any]:
         if table not in self._columns_of:
             known = {
@@ -154,9 +159,12 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
                 transaction.journal[mark:] = [(operation, arguments, options)]
 
     @contextmanager
-    def _transaction(self, *, waiting: bool = True, whole: bool = False) -> Iterator[Transaction]:
+    def _transaction(
+        self, *, waiting: bool = True, whole: bool = False, keeping: bool = False
+    ) -> Iterator[Transaction]:
         nested = self._pool.current_transaction is not None
-        with self._pool.transaction(waiting=waiting, whole=whole) as transaction:
+        kept = self._go_on_remembering if keeping else None
+        with self._pool.transaction(waiting=waiting, whole=whole, kept=kept) as transaction:
             yield transaction
             if not nested and transaction.vectors_changed:
                 transaction.database.guard.renew()
@@ -215,21 +223,26 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
         """See `Storage.rows`."""
         with self._pool.reader() as database:
             known = self._columns(database, table)
-            names = list(columns or known)
-            refuse_unknown(table, names, known)
+            selection = self._selection(database, table, columns)
             filters, parameters = where_clause(where, known)
-            quoted = ", ".join(f'"{name}"' for name in names)
-            sql = f'SELECT {quoted} FROM "{table}"{filters}{order_clause(order_by, known)}'
+            sql = f"{selection.sql}{filters}{order_clause(order_by, known)}"
             if limit is not None:
                 sql, parameters = f"{sql} LIMIT ?", [*parameters, limit]
-            return self._decoded(database, table, names, sql, parameters)
+            return self._decoded(database, table, selection, sql, parameters)
+
+    def _selection(self, database: Database, table: str, columns: Sequence[str] | None) -> Selection:
+        key = (table, None if columns is None else tuple(columns))
+        if key not in self._selections:
+            known = self._columns(database, table)
+            names = list(columns or known)
+            refuse_unknown(table, names, known)
+            self._selections[key] = Selection.of(table, names, known)
+        return self._selections[key]
 
     def _decoded(
-        self, database: Database, table: str, names: Sequence[str], sql: str, parameters: Sequence[Any]
+        self, database: Database, table: str, selection: Selection, sql: str, parameters: Sequence[Any]
     ) -> list[Row]:
-        known = self._columns(database, table)
-        special = [(place, decoder) for place, name in enumerate(names) if (decoder := decoder_of(name))]
-        sound = [(place, kinds) for place, name in enumerate(names) if (kinds := cells_of(known[name]))]
+        names, sound, special = selection.names, selection.sound, selection.special
         found = []
         try:
             for row in database.conn.execute(sql, parameters):
@@ -253,13 +266,12 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
         after: list[Any] = []
         while True:
             with self._pool.reader() as database:
-                known = self._columns(database, table)
-                names = list(columns or known)
-                refuse_unknown(table, [*names, *by], known)
-                quoted, key = (", ".join(f'"{name}"' for name in some) for some in (names, by))
+                selection = self._selection(database, table, columns)
+                refuse_unknown(table, by, self._columns(database, table))
+                key = ", ".join(f'"{name}"' for name in by)
                 where = f" WHERE ({key}) > ({', '.join('?' * len(by))})" if after else ""
-                sql = f'SELECT {quoted} FROM "{table}"{where} ORDER BY {key} LIMIT ?'
-                batch = self._decoded(database, table, names, sql, [*after, size])
+                sql = f"{selection.sql}{where} ORDER BY {key} LIMIT ?"
+                batch = self._decoded(database, table, selection, sql, [*after, size])
             if batch:
                 yield batch
             if len(batch) < size:
@@ -287,9 +299,9 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
     # Transactions, schema, state
 
     @contextmanager
-    def transaction(self, *, waiting: bool = True, whole: bool = False) -> Iterator[Unit]:
+    def transaction(self, *, waiting: bool = True, whole: bool = False, keeping: bool = False) -> Iterator[Unit]:
         """See `Storage.transaction`."""
-        with self._transaction(waiting=waiting, whole=whole) as transaction:
+        with self._transaction(waiting=waiting, whole=whole, keeping=keeping) as transaction:
             yield _SQLiteUnit(transaction)
 
     def connection(self) -> AbstractContextManager[Database]:
@@ -337,7 +349,7 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
         Each step is one transaction with its record, so a crash leaves the step before it.
         """
         target = migrations.count_until(to)
-        self._columns_of.clear()
+        self._forget_columns()
         while True:
             with self._pool.transaction() as transaction:
                 # Counted inside the lock: another process may be migrating the same file.
@@ -347,7 +359,7 @@ class SQLiteStorage(SQLiteCare, SQLiteSearch):
                 step = migrations.apply_next if count < target else migrations.revert_last
                 with self._seals.kept(transaction.database):
                     step(transaction.database)
-        self._columns_of.clear()
+        self._forget_columns()
 
     def close(self) -> None:
         """See `Storage.close`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlite_utils import Database
 
 from ..errors import InvalidValue, LabBusy
-from ..records import Chunk, Nearest, Neighbour, TextMatch
+from ..records import Chunk, EmbeddingSet, Nearest, Neighbour, TextMatch
 from .base import Row, Storage, Where
 from .checksums import Seals
 from .filters import effective
@@ -161,6 +161,15 @@ class SQLiteSearch(Storage):
             seal = self._seals.of(transaction.database, "embeddings")
             self._vectors.put_chunks(transaction.database, chunks, seal=seal, **options)
             transaction.vectors_changed = True
+
+    def add_chunks(
+        self, chunks: Mapping[str, Sequence[Chunk]], *, into: EmbeddingSet, vectors: Mapping[str, Array32]
+    ) -> bool:
+        """See `Storage.add_chunks`."""
+        with self._write(self.add_chunks, chunks, into=into, vectors=vectors) as transaction:
+            seal = self._seals.of(transaction.database, "embeddings")
+            transaction.vectors_changed = True
+            return self._vectors.add_chunks(transaction.database, chunks, into=into, vectors=vectors, seal=seal)
 
     def build_vector_index(self, set_key: int, *, progress: Callable[[int], None]) -> dict[str, Any]:
         """See `Storage.build_vector_index`."""

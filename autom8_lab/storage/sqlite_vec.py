@@ -65,7 +65,8 @@ class VecTable:
         """Bring the table up to date inside the caller's transaction, where sqlite-vec is loaded."""
         if self.unusable():
             return
-        there = "SELECT 1 FROM sqlite_master WHERE name = ?"
+        # The table and its row here come and go together, and a row is found more quickly than a table's definition.
+        there = "SELECT 1 FROM index_state WHERE name = ?"
         if not create and database.conn.execute(there, [VEC_TABLE]).fetchone() is None:
             return
         row = database.execute("SELECT set_key, dimensions FROM embedding_sets WHERE state = 'active'").fetchone()

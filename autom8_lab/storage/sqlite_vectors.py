@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from sqlite_utils import Database
 
 from ..errors import ContextNotFound
 from ..forking import new_lock
-from ..records import Chunk, Metric, Nearest, Neighbour, VectorEngine
+from ..records import Chunk, EmbeddingSet, Metric, Nearest, Neighbour, VectorEngine
 from ..vectors.exact import SPARE, VectorMatrix
 from ..vectors.similarity import Array32, checked, similarity
 from .base import Where
@@ -27,6 +28,17 @@ from .sqlite_names import KeptNames
 from .sqlite_vec import VEC_LIMIT, VecTable
 
 EMBEDDING = ("chunk_hash", "model_id", "dimensions", "vector")
+# The insertion itself finds the context's key and that the set is as it was: a single text is stored in the time of a
+# few statements. A set that is another by now makes a NULL, which is ignored, and counted as a row that is missing.
+ADD_CHUNK = """
+    INSERT OR IGNORE INTO context_chunks (set_key, context_key, position, start_char, end_char, chunk_hash) VALUES (
+        (SELECT set_key FROM embedding_sets WHERE set_key = ? AND model_id = ? AND state = ?
+            AND chunk_tokens = ? AND chunk_overlap_tokens = ?),
+        (SELECT context_key FROM context_registry WHERE id = ?),
+        ?, ?, ?, ?
+    )
+"""
+_as_known = attrgetter("set_key", "model_id", "state", "chunk_tokens", "chunk_overlap_tokens")
 PATIENCE = 3  # searches of a process before it builds an index in the background
 FEW_CHUNKS = 20_000  # the matrix of so many is read in the time of two or three searches by sqlite-vec
 HNSW_LIMIT = 4_096
@@ -171,6 +183,27 @@ class SQLiteVectors:
                 [(key, set_key) for key in keys.values()],
             )
 
+    def add_chunks(
+        self,
+        database: Database,
+        chunks: Mapping[str, Sequence[Chunk]],
+        *,
+        into: EmbeddingSet,
+        vectors: Mapping[str, Array32],
+        seal: Seal | None,
+    ) -> bool:
+        """See `Storage.add_chunks`."""
+        known = _as_known(into)
+        rows = [
+            (*known, context_id, chunk.position, chunk.start, chunk.end, chunk.chunk_hash)
+            for context_id, items in chunks.items()
+            for chunk in items
+        ]
+        if not rows:
+            return True
+        self._put_vectors(database, vectors, into.model_id, into.dimensions, seal=seal)
+        return database.conn.executemany(ADD_CHUNK, rows).rowcount == len(rows)
+
     @staticmethod
     def _put_vectors(
         database: Database, vectors: Mapping[str, Array32], model_id: str, dimensions: int, *, seal: Seal | None
@@ -185,11 +218,12 @@ class SQLiteVectors:
 
     def known_vectors(self, database: Database, model_id: str, chunk_hashes: Sequence[str]) -> dict[str, Array32]:
         """See `Storage.known_vectors`."""
-        rows = database.execute(
-            "SELECT chunk_hash, vector FROM embeddings"
-            " WHERE model_id = ? AND chunk_hash IN (SELECT value FROM json_each(?))",
-            [model_id, json.dumps(list(chunk_hashes))],
+        one = len(chunk_hashes) == 1
+        condition, names = (
+            ("= ?", chunk_hashes[0]) if one else ("IN (SELECT value FROM json_each(?))", json.dumps(list(chunk_hashes)))
         )
+        sql = f"SELECT chunk_hash, vector FROM embeddings WHERE model_id = ? AND chunk_hash {condition}"
+        rows = database.conn.execute(sql, [model_id, names])
         return {name: np.frombuffer(vector, dtype=np.float32) for name, vector in rows}
 
     # Finding

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .pool import ConnectionPool
 
 
+Kept = Callable[[Any, Any], None]
+
+
 @dataclass(eq=False)
 class Transaction:
     """A write transaction in progress; `journal` holds its operations, for whoever wants to repeat them."""
@@ -175,11 +178,12 @@ class Block:
 class Writing(Block):
     """A transaction of its own: the context manager that `ConnectionPool.transaction` returns."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_kept", "_waiting")
 
-    def __init__(self, pool: ConnectionPool, *, waiting: bool, whole: bool) -> None:
+    def __init__(self, pool: ConnectionPool, *, waiting: bool, whole: bool, kept: Kept | None) -> None:
         super().__init__(pool, whole=whole)
         self._waiting = waiting
+        self._kept = kept
 
     def __enter__(self) -> Transaction:
         pool = self._pool
@@ -209,8 +213,11 @@ class Writing(Block):
                 transaction.allow_writing(True)
             if error is None:
                 transaction.refuse_if_lost()
+                before = pool.before_commit(database) if self._kept else None
                 pool.retry(lambda: database.conn.execute("COMMIT"))
                 pool.verify(database)
+                if self._kept and before and (now := pool.after_commit(before, database)):
+                    self._kept(before.stamp, now)
         except BaseException as exc:
             self._take_back(database, exc)
             raise
