@@ -120,14 +120,19 @@ def test_tries_end_at_the_deadline_and_the_last_error_is_raised() -> None:
 
 
 def test_a_try_that_may_take_long_begins_early_enough_to_end_before_the_deadline() -> None:
+    action = Action(*[driver_error(5)] * 10_000)
+
     def slow() -> None:
-        time.sleep(0.2)
-        raise driver_error(5)
+        try:
+            action()
+        finally:
+            time.sleep(0.2)
 
     started = time.monotonic()
     with pytest.raises(sqlite3.OperationalError):
         tried(slow, seconds=0.6, patience=0.2)
-    assert time.monotonic() - started < 0.75
+    assert 1 < len(action.tries) <= 3
+    assert action.tries[-1] - started < 0.5  # none later than 0.4, but for what the machine puts in between
 
 
 def test_pauses_are_random_and_grow() -> None:
