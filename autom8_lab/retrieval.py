@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from .errors import DegradedSearchWarning, InvalidValue, ModelUnavailable, did_you_mean
 from .excerpts import LONG_CHARS, passage_of
@@ -173,6 +173,13 @@ class Found:
     degraded: str | None = None
 
 
+class _Remembered(NamedTuple):
+    """An answer, and its hits each with its metadata apart: that of the answer's own may change."""
+
+    answer: SearchAnswer
+    hits: list[tuple[SearchHit, Mapping[str, Any]]]
+
+
 class Retrieval:
     """Searches one lab."""
 
@@ -203,12 +210,12 @@ class Retrieval:
         # What changes with the clock alone is asked again; all else stays as long as nobody writes.
         lasting = not any(isinstance(condition.value, datetime) for condition in effective)
         asked = repr((query, k, method, ranking, min_similarity, relevance, effective))
-        known: OrderedDict[str, SearchAnswer] = self._storage.remember("answers", OrderedDict)
+        known: OrderedDict[str, _Remembered] = self._storage.remember("answers", OrderedDict)
         remembered = known.get(asked) if lasting else None
         if remembered is not None:
-            hits = self._own(remembered.hits, accesses=self._accesses(remembered.hits))
+            hits = self._hits_again(remembered)
             duration_ms = (time.perf_counter() - started) * 1000
-            return replace(remembered, hits=hits, duration_ms=duration_ms, filters=filters)
+            return replace(remembered.answer, hits=hits, duration_ms=duration_ms, filters=filters)
         depth = _depth(k, method, ranking)
         found = self.find(query, depth=depth, method=method, ranking=ranking, where=where, nearest=nearest)
         scores = dict(ranked(found, k=k, method=method, ranking=ranking, min_similarity=min_similarity))
@@ -224,31 +231,25 @@ class Retrieval:
         engines = (found.engine, found.engine_reason)
         answer = SearchAnswer(hits, query, method, found.degraded, *engines, duration_ms, filters, top)
         if lasting and answer.degraded is None:
-            known[asked] = replace(answer, hits=self._own(hits))
+            # Nothing else of a hit can be changed by whoever gets it.
+            known[asked] = _Remembered(answer, [(hit, copy.deepcopy(hit.context.metadata)) for hit in hits])
             if len(known) > KEPT_ANSWERS:
                 known.popitem(last=False)
         return answer
 
-    def _accesses(self, hits: Sequence[SearchHit]) -> dict[str, dict[str, Any]]:
-        """Return when and how often the contexts were accessed, which is not remembered, by id."""
-        where = [Condition("id", "in", [hit.context.id for hit in hits])]
-        columns = ["id", "accessed_at", "access_count"]
-        return {row.pop("id"): row for row in self._storage.rows("context_registry", where=where, columns=columns)}
-
-    def _own(
-        self, hits: Sequence[SearchHit], *, accesses: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> list[SearchHit]:
+    def _hits_again(self, remembered: _Remembered) -> list[SearchHit]:
         """Return hits of this moment that share nothing which their owner may change."""
-        now, accesses = self._clock(), accesses or {}
+        now, hits = self._clock(), remembered.hits
+        where = [Condition("id", "in", [hit.context.id for hit, _ in hits])]
+        columns = ["id", "accessed_at", "access_count"]  # that a context was accessed makes nothing forgotten
+        accesses = {row.pop("id"): row for row in self._storage.rows("context_registry", where=where, columns=columns)}
         return [
             replace(
                 hit,
                 age_days=(now - hit.context.created_at).total_seconds() / 86_400,
-                context=replace(
-                    hit.context, metadata=copy.deepcopy(hit.context.metadata), **accesses.get(hit.context.id, {})
-                ),
+                context=replace(hit.context, metadata=copy.deepcopy(metadata), **accesses.get(hit.context.id, {})),
             )
-            for hit in hits
+            for hit, metadata in hits
         ]
 
     def search_many(
