@@ -334,6 +334,7 @@ class Index:
                 self._storage.update("embedding_sets", where, {"state": "retired"})
             changes = {"state": "active", "activated_at": self._clock()}
             self._storage.update("embedding_sets", [Condition("set_key", "=", target.set_key)], changes)
+        self._presumed = None
 
 
 def _by_set(
