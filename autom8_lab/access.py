@@ -19,7 +19,7 @@ from .validation import new_id
 if TYPE_CHECKING:
     from .storage import Storage
 
-FLUSH_ENTRIES = 256
+FLUSH_ENTRIES = 1_000
 FLUSH_SECONDS = 1.0
 KEPT_ENTRIES = 10_000  # while the log cannot be written, memory must not grow for ever
 
@@ -56,7 +56,7 @@ Access = tuple[dict[str, Any], list[dict[str, Any]]]  # an entry of the log, and
 class AccessLog(Forkable):
     """Collects accesses and writes them in groups: a read must not wait for a disk.
 
-    Entries are written after 256 of them or one second, before the log is read, and when the lab is closed.
+    Entries are written after 1,000 of them or one second, before the log is read, and when the lab is closed.
     """
 
     def __init__(self, storage: Storage, *, enabled: bool, agent: str | None, clock: Callable[[], datetime]) -> None:

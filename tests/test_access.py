@@ -351,7 +351,10 @@ def test_entries_wait_in_memory_and_are_there_after_reopening(place: Callable[[s
         assert again.get_context("pears").access_count == 1
 
 
-def test_many_entries_are_written_without_being_asked_for(place: Callable[[str], str], clock: Clock) -> None:
+def test_many_entries_are_written_without_being_asked_for(
+    place: Callable[[str], str], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autom8_lab.access.FLUSH_ENTRIES", 256)
     path = place("many.db")
     with open_logged(path, clock) as lab:
         store_three(lab)
@@ -423,6 +426,7 @@ def test_after_a_writer_is_done_the_log_is_soon_written(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("autom8_lab.access.FLUSH_SECONDS", 3_600)
+    monkeypatch.setattr("autom8_lab.access.FLUSH_ENTRIES", 256)
     path = tmp_path / "busy.db"
     with open_logged(path, clock, deadline_seconds=2, busy_timeout_ms=50) as lab, sqlite3.connect(path) as other:
         other.isolation_level = None

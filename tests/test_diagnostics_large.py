@@ -11,7 +11,14 @@ import pytest
 
 from autom8_lab.diagnostics.figures.fresh import fresh_figure, timed_search
 from autom8_lab.diagnostics.figures.large import Large, many_figure, semantic_figure, words_figure
-from autom8_lab.diagnostics.figures.material import Bench, Sizes, clustered_vectors, plain_lab, query_vectors
+from autom8_lab.diagnostics.figures.material import (
+    Bench,
+    PreparedEncoder,
+    Sizes,
+    clustered_vectors,
+    plain_lab,
+    query_vectors,
+)
 from autom8_lab.diagnostics.figures.nearest import RawGraph, answers, nearest_figures, nearest_of, product
 from autom8_lab.embedding.encoders import HashEncoder
 
@@ -40,9 +47,13 @@ def test_every_engine_answers_for_itself_with_the_row_numbers_of_the_vectors(mad
     assert made.labs[engine].search_df("question 0", method="semantic").attrs["engine"] == engine
 
 
-def test_a_question_has_the_vector_that_was_asked_for(made: Large) -> None:
-    hits = made.labs["exact"].search("question 3", method="semantic")
-    assert [int(hit.context.id[1:]) for hit in hits] == true_nearest(made)[3]
+def test_every_question_has_one_of_the_vectors_and_is_asked_once(made: Large) -> None:
+    asked = [*made.questions("one"), *made.questions("another")]
+    assert len(set(asked)) == 2 * len(made.asked)
+    nearest, encoder = nearest_of(made.labs["exact"]), PreparedEncoder(made.asked)
+    hits = made.labs["exact"].search(asked[3], method="semantic")
+    assert [int(hit.context.id[1:]) for hit in hits] == nearest(encoder.encode_query(asked[3]))
+    assert (made.asked == encoder.encode_query(asked[3])).all(axis=1).any()
 
 
 def test_a_bare_product_and_a_bare_graph_find_the_nearest() -> None:

@@ -36,7 +36,6 @@ class Large:
         drawn = clustered_vectors(count, dimensions=dimensions, seed=bench.seed + 1) if vectors is None else vectors
         self.vectors = drawn
         self.asked = query_vectors(self.vectors, max(bench.sizes.calls, 50), seed=bench.seed + 2)
-        self.questions = [f"question {number}" for number in range(len(self.asked))]
         self._fill()
         self.labs: dict[str, Lab] = {name: stack.enter_context(self.opened(name)) for name in ENGINES}
         self.index = self.labs["hnsw"].build_vector_index(progress=False)
@@ -59,9 +58,12 @@ class Large:
             lab.store_contexts(rows, batch_size=5_000, progress=False)
 
     def opened(self, engine: VectorEngine) -> Lab:
-        """Open the lab with an engine; "question 3" has the vector `asked[3]`."""
-        encoder = PreparedEncoder(self.asked, texts=self.questions)
-        return self.bench.lab(self.name, encoder=encoder, vector_engine=engine)
+        """Open the lab with an engine; every question has one of the vectors in `asked`."""
+        return self.bench.lab(self.name, encoder=PreparedEncoder(self.asked), vector_engine=engine)
+
+    def questions(self, asker: str) -> list[str]:
+        """Return as many questions as there are vectors to ask for, which nobody else asks: none is remembered."""
+        return [f"{asker} asks {number}" for number in range(len(self.asked))]
 
 
 def large_figures(bench: Bench) -> Iterator[Row]:
@@ -82,7 +84,9 @@ def semantic_figure(large: Large) -> Row:
     bare = BareFile(lab.config.db_path)
     timings = in_turns(
         bench.sizes.repeats,
-        lambda _: seconds_each(lambda text: lab.search(text, method="semantic"), large.questions),
+        lambda turn: seconds_each(
+            lambda text: lab.search(text, method="semantic"), large.questions(f"semantic {turn}")
+        ),
         lambda _: seconds_each(
             lambda vector: [bare.context(f"v{number}") for number in graph.nearest(vector)], list(large.asked)
         ),
@@ -101,11 +105,11 @@ def semantic_figure(large: Large) -> Row:
 
 def many_figure(large: Large) -> Row:
     """Measure many queries in one call, where every vector is looked at, against one call for each."""
-    lab, bench, count = large.labs["exact"], large.bench, len(large.questions)
+    lab, bench, count = large.labs["exact"], large.bench, len(large.asked)
     timings = in_turns(
         bench.sizes.repeats,
-        lambda _: seconds_of(lambda: lab.search_many(large.questions, method="semantic")) / count,
-        lambda _: seconds_each(lambda text: lab.search(text, method="semantic"), large.questions),
+        lambda turn: seconds_of(lambda: lab.search_many(large.questions(f"many {turn}"), method="semantic")) / count,
+        lambda turn: seconds_each(lambda text: lab.search(text, method="semantic"), large.questions(f"one {turn}")),
     )
     return row(
         PART,
