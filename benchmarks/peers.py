@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import itertools
 import multiprocessing
 import statistics
 import tempfile
@@ -29,7 +30,6 @@ from contextlib import ExitStack, closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
-from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -95,6 +95,7 @@ def search_df(vectors: Array, folder: Path, stack: ExitStack) -> Built:
     """The verb itself: with the texts, as a frame."""
     lab("hnsw")(vectors, folder, stack)
     asked: dict[str, Array] = {}
+    numbers = itertools.count()
 
     class Encoder(PreparedEncoder):
         def encode_query(self, text: str) -> Array:
@@ -103,8 +104,7 @@ def search_df(vectors: Array, folder: Path, stack: ExitStack) -> Built:
     opened = stack.enter_context(plain_lab(folder / "lab.db", encoder=Encoder(vectors[:1]), vector_engine="hnsw"))
 
     def nearest(vector: Array) -> Sequence[int]:
-        # A text of its own for each vector, for the lab remembers what it has encoded.
-        query = f"question {crc32(vector.tobytes())}"
+        query = f"question {next(numbers)}"  # the lab remembers what it has encoded, and answered
         asked[query] = vector
         return [int(name[1:]) for name in opened.search_df(query, method="semantic")["context_id"]]
 
