@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from .errors import DegradedSearchWarning, InvalidValue, ModelUnavailable, did_you_mean
@@ -299,7 +300,7 @@ class Retrieval:
                 if method == "semantic":
                     raise
                 found.degraded = str(exc)
-                warnings.warn(f"hybrid search answers by text alone: {exc}", DegradedSearchWarning, stacklevel=5)
+                warnings.warn(f"hybrid search answers by text alone: {exc}", DegradedSearchWarning, stacklevel=6)
         if meant is not None:
             set_key = meant[0].set_key
             answer = nearest or self._storage.nearest(meant[1], set_key=set_key, k=depth, where=where)
@@ -386,7 +387,7 @@ def ranked(
         scores = {
             name: score for name, score in scores.items() if name in near and near[name].similarity >= min_similarity
         }
-    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:k]
+    return nsmallest(k, scores.items(), key=lambda item: (-item[1], item[0]))
 
 
 def relevant(found: Found, scores: Mapping[str, float], model: Relevance) -> dict[str, float]:
@@ -424,11 +425,11 @@ def fused(found: Found, *, method: str, ranking: Ranking) -> dict[str, float]:
         return scores
     best_text = max((match.score for match in found.text.values()), default=0.0)
     best_near = max((near.similarity for near in found.near.values()), default=0.0)
-    for context_id in found.text.keys() | found.near.keys():
-        text, near = found.text.get(context_id), found.near.get(context_id)
-        scores[context_id] = of_text * (text.score / best_text if text and best_text > 0 else 0.0) + of_near * (
-            max(near.similarity, 0.0) / best_near if near and best_near > 0 else 0.0
-        )
+    for context_id, match in found.text.items():
+        scores[context_id] = of_text * (match.score / best_text if best_text > 0 else 0.0)
+    for context_id, near in found.near.items():
+        score = of_near * (near.similarity / best_near if near.similarity > 0 else 0.0)
+        scores[context_id] = scores.get(context_id, 0.0) + score
     return scores
 
 

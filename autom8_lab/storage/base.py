@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -175,6 +175,10 @@ class Storage(ABC):
     @abstractmethod
     def stamp(self) -> Any:
         """Return a value that is another one after each change of the database by anyone; None while one is going on."""
+
+    def asking(self) -> AbstractContextManager[None]:
+        """Make the block one question: the stamp is that of its beginning, and need not be asked for again."""
+        return nullcontext()
 
     _remembered: tuple[Any, dict[Hashable, Any]] = (None, {})
 

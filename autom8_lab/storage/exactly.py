@@ -64,7 +64,8 @@ def best_rows(contexts: Keys, spans: Keys, similarities: Array64, ids: Ids) -> l
             best[key] = found
     names = ids(list(best))
     # A context that another process has just deleted has no name any more.
-    return _ordered(Neighbour(names[key], -value, *span) for key, (value, span) in best.items() if key in names)
+    ordered = sorted((value, names[key], span) for key, (value, span) in best.items() if key in names)
+    return [Neighbour(name, -value, *span) for value, name, span in ordered]
 
 
 def best_of_each(neighbours: Iterable[Neighbour]) -> list[Neighbour]:
@@ -74,11 +75,7 @@ def best_of_each(neighbours: Iterable[Neighbour]) -> list[Neighbour]:
         other = best.get(item.context_id)
         if other is None or (-item.similarity, item.position) < (-other.similarity, other.position):
             best[item.context_id] = item
-    return _ordered(best.values())
-
-
-def _ordered(neighbours: Iterable[Neighbour]) -> list[Neighbour]:
-    return sorted(neighbours, key=lambda item: (-item.similarity, item.context_id))
+    return sorted(best.values(), key=lambda item: (-item.similarity, item.context_id))
 
 
 def candidates(fetch: Callable[[int], Candidates], k: int, *, limit: int, margin: Callable[[float], float]) -> Any:

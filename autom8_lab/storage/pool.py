@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 from sqlite_utils import Database
@@ -34,6 +35,10 @@ class Visit:
 
     def __init__(self) -> None:
         self.thread: int | None = threading.get_ident()
+
+
+# Whose stamp a question in progress goes by.
+_asked: ContextVar[tuple[ConnectionPool, Any] | None] = ContextVar("autom8_lab_asked", default=None)
 
 
 class Moment(NamedTuple):
@@ -150,6 +155,9 @@ class ConnectionPool(Forkable):
         """Return a value that is another one after every commit of anyone; None inside a transaction."""
         if level_of(self) is not None:
             return None
+        asked = _asked.get()
+        if asked is not None and asked[0] is self:
+            return asked[1]
         if self.in_memory:
             if self._writer is not None:  # counted without a turn: who asks may be reading, and then has it
                 return self._writer.conn.total_changes
@@ -171,6 +179,16 @@ class ConnectionPool(Forkable):
             except sqlite3.Error as exc:
                 raise self.ours(exc, self._observer) from exc
             return self._observer.file, version
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Let the block go by the stamp of its beginning."""
+        stamp = self.stamp()
+        token = _asked.set(None if stamp is None else (self, stamp))
+        try:
+            yield
+        finally:
+            _asked.reset(token)
 
     def before_commit(self, database: PooledDatabase) -> Moment | None:
         """Return the moment before the caller's commit, which must be the next one of all; None in memory."""

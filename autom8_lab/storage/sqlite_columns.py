@@ -421,3 +421,7 @@ class SQLiteColumns(Storage):
     def stamp(self) -> Any:
         """See `Storage.stamp`."""
         return self._pool.stamp()
+
+    def asking(self) -> AbstractContextManager[None]:
+        """See `Storage.asking`."""
+        return self._pool.asking()

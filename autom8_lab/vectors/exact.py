@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,7 +75,7 @@ class VectorMatrix:
 
     def grown(self, attributes: Keys, vectors: Array32) -> VectorMatrix:
         """Return this matrix with more rows; `attributes` has shape (5, n), its chunk keys above all others."""
-        other, filled = copy.copy(self), self._filled + len(vectors)
+        other, filled = self._another(), self._filled + len(vectors)
         if filled > len(self._rows):
             other._reserve(np.arange(self._filled), int(filled * SPARE))
         other._rows[self._filled : filled] = vectors
@@ -86,12 +87,17 @@ class VectorMatrix:
 
     def without(self, chunk_keys: Keys) -> VectorMatrix:
         """Return this matrix with the rows of these chunks dropped."""
-        other = copy.copy(self)
+        other = self._another()
         other._dropped = np.union1d(self._dropped, np.flatnonzero(np.isin(self.chunk_keys, chunk_keys)))
         if len(other._dropped) * 2 > self._filled:
             kept = np.delete(np.arange(self._filled), other._dropped)
             other._reserve(kept, int(len(kept) * SPARE))
             other._filled, other._dropped = len(kept), self._dropped[:0]
+        return other
+
+    def _another(self) -> VectorMatrix:
+        other = copy.copy(self)
+        other.__dict__.pop("_by_context", None)
         return other
 
     def _reserve(self, kept: Keys, capacity: int) -> None:
@@ -102,9 +108,19 @@ class VectorMatrix:
             setattr(self, name, new)
 
     def rows_of(self, context_keys: Keys) -> Keys:
-        """Return the rows of these contexts' chunks."""
-        rows: Keys = np.flatnonzero(np.isin(self.context_keys, context_keys))
-        return np.setdiff1d(rows, self._dropped, assume_unique=True)
+        """Return the rows of these contexts' chunks, growing."""
+        order, wanted = self._by_context, np.unique(context_keys)
+        first, end = (np.searchsorted(self.context_keys, wanted, side, sorter=order) for side in ("left", "right"))
+        counts = end - first
+        # The places in the order: for each context as many, one after the other, as it has chunks.
+        places = np.arange(counts.sum()) + np.repeat(first - (np.cumsum(counts) - counts), counts)
+        rows: Keys = np.sort(order[places])
+        return np.setdiff1d(rows, self._dropped, assume_unique=True) if len(self._dropped) else rows
+
+    @cached_property
+    def _by_context(self) -> Keys:
+        order: Keys = np.argsort(self.context_keys, kind="stable")  # nearly sorted already
+        return order
 
     def closeness(self, query: Array32) -> Array32:
         """Return one float32 number per row that orders them as the metric does, -inf for dropped rows.
@@ -132,7 +148,8 @@ class VectorMatrix:
 
     def error(self, query: Array32) -> float:
         """Return how far rounding may have moved a number of `closeness`: float32 keeps seven digits of its terms."""
+        if self.metric == "cosine":
+            return 1e-5
         length = float(np.linalg.norm(query))
         longest = float(np.sqrt(self._squares[: self._filled].max(initial=0.0)))
-        scale = {"cosine": 1.0, "dot": length * longest, "l2": (length + longest) ** 2}
-        return 1e-5 * scale[self.metric]
+        return 1e-5 * (length * longest if self.metric == "dot" else (length + longest) ** 2)
