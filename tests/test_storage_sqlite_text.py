@@ -114,6 +114,18 @@ def test_only_what_is_new_is_read_after_an_addition(storage: SQLiteStorage) -> N
     check(storage, ["word"], k=400)
 
 
+@pytest.mark.parametrize(("per_context", "kept"), [(2, {"word", "other"}), (0, {"other"})])
+def test_a_large_table_has_room_for_the_words_that_many_of_its_contexts_have(
+    storage: SQLiteStorage, monkeypatch: pytest.MonkeyPatch, per_context: int, kept: set[str]
+) -> None:
+    monkeypatch.setattr("autom8_lab.storage.bm25.KEPT_POSTINGS", 300)
+    monkeypatch.setattr("autom8_lab.storage.bm25.KEPT_PER_CONTEXT", per_context)
+    storage.insert("context_registry", [row(f"{n:04}", "word other") for n in range(300)])
+    for term in ("word", "other"):
+        check(storage, [term], k=400)
+    assert set(storage._text._snapshot.postings) == kept
+
+
 def test_a_pin_or_a_read_leaves_what_is_known_of_the_words(storage: SQLiteStorage) -> None:
     storage.insert("context_registry", [row("a", "word"), row("b", "word word")])
     check(storage, ["word"])

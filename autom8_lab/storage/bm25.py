@@ -12,6 +12,8 @@ import numpy.typing as npt
 from ..records import TextMatch
 
 K1, B = 1.2, 0.75  # those of FTS5's bm25()
+KEPT_POSTINGS = 4_000_000
+KEPT_PER_CONTEXT = 8
 FIRST_LOOK = 256  # places that are looked at first where a filter may drop some
 MANY_LEVEL = 4_096  # contexts level with the last place
 
@@ -25,6 +27,15 @@ class Scored(NamedTuple):
 
     keys: Keys
     scores: Scores
+
+
+def kept_postings(contexts: int) -> int:
+    """Return how many postings, of 24 bytes each, are kept in memory; a large table's frequent words fit in too.
+
+    >>> kept_postings(100_000), kept_postings(1_000_000)
+    (4000000, 8000000)
+    """
+    return max(KEPT_POSTINGS, KEPT_PER_CONTEXT * contexts)
 
 
 def inverse_frequency(contexts: int, having: int) -> float:

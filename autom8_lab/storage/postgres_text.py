@@ -17,13 +17,12 @@ import numpy as np
 from ..forking import new_lock
 from ..records import TextMatch
 from .base import Where
-from .bm25 import K1, B, Keys, Scored, Scores, inverse_frequency, scored, terms_of, text_matches
+from .bm25 import K1, B, Keys, Scored, Scores, inverse_frequency, kept_postings, scored, terms_of, text_matches
 from .names import ContextNames, Remember
 from .postgres_driver import Connection
 from .postgres_names import context_filter, no_names
 
 COLUMNS = {"content": "a", "topic": "b", "summary": "c"}  # and the weight that its words have in the tsvector
-KEPT_POSTINGS = 4_000_000
 SMALL_TABLE = 2_000  # contexts; in fewer of them even a word that all have is cheap
 LIKELY_COMMON = 0.4  # of the contexts, by the server's statistics: such a word is counted before it is read
 PHRASE_WORDS = 64  # of a term that is a whole text; the server looks at them by recursion
@@ -177,7 +176,7 @@ class PostgresText:
                 found = self._weighted(connection, term, weights, contexts=state.contexts, average=average)
             else:
                 found = scored(*self._postings(connection, state, term), contexts=state.contexts, average=average)
-            if len(state.scored) * 2 > KEPT_POSTINGS // max(len(found.keys), 1):
+            if len(state.scored) * 2 > kept_postings(state.contexts) // max(len(found.keys), 1):
                 state.scored.clear()
             state.scored[name] = found
         return state.scored[name]
@@ -200,7 +199,7 @@ class PostgresText:
             state.kept -= len(known.keys)
         state.postings[term] = postings, len(state.changes)
         state.kept += len(postings.keys)
-        while state.kept > KEPT_POSTINGS and len(state.postings) > 1:
+        while state.kept > kept_postings(state.contexts) and len(state.postings) > 1:
             state.kept -= len(state.postings.popitem(last=False)[1][0].keys)
         return postings
 

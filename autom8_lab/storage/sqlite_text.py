@@ -16,14 +16,13 @@ from sqlite_utils.utils import sqlite3
 from ..forking import new_lock
 from ..records import TextMatch
 from .base import Where
-from .bm25 import K1, B, Keys, Scored, Scores, inverse_frequency, scored, terms_of, text_matches
+from .bm25 import K1, B, Keys, Scored, Scores, inverse_frequency, kept_postings, scored, terms_of, text_matches
 from .names import Remember
 from .sql import context_filter
 from .sqlite_names import KeptNames
 
 FTS = "context_registry_fts"
 INDEXED = ("content", "topic", "summary")
-KEPT_POSTINGS = 4_000_000  # of 24 bytes each
 SMALL_TABLE = 2_000  # contexts; in fewer of them even a word that all have is cheap
 
 
@@ -156,7 +155,7 @@ class TextIndex:
                 scored = _weighted(database, term, weights)
             else:
                 scored = self._postings(database, snapshot, term).scored(snapshot.table)
-            if len(snapshot.scored) * 2 > KEPT_POSTINGS // max(len(scored.keys), 1):
+            if len(snapshot.scored) * 2 > kept_postings(snapshot.table.contexts) // max(len(scored.keys), 1):
                 snapshot.scored.clear()
             snapshot.scored[name] = scored
         return snapshot.scored[name]
@@ -174,7 +173,7 @@ class TextIndex:
             with self._lock:
                 snapshot.postings[term] = postings
                 snapshot.kept += len(postings.keys) - (len(known.keys) if known else 0)
-                while snapshot.kept > KEPT_POSTINGS and len(snapshot.postings) > 1:
+                while snapshot.kept > kept_postings(snapshot.table.contexts) and len(snapshot.postings) > 1:
                     snapshot.kept -= len(snapshot.postings.popitem(last=False)[1].keys)
         return postings
 
