@@ -8,6 +8,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
+from .collecting import seldom_collected
 from .contexts import ALIASES, TABLE, Contexts, by_id
 from .drafts import Draft, draft, rows_of
 from .errors import ContextExists, ContextNotFound, InvalidValue, LabBusy
@@ -55,6 +56,7 @@ class Storing:
         """Store one context and return its id."""
         return str(self.store_drafts([draft(row, now=self._clock())], if_exists=if_exists)[0]["context_id"])
 
+    @seldom_collected()
     def store_rows(
         self, source: Any, *, if_exists: IfExists, batch_size: int, progress: bool | None
     ) -> list[dict[str, Any]]:

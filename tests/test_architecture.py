@@ -14,7 +14,18 @@ import autom8_lab as al
 PACKAGE = Path(al.__file__).parent
 # A file imports only from floors below its own; files of one folder count as one room.
 FLOORS = [
-    {"errors", "records", "config", "addresses", "plain_yaml", "validation", "forking", "leaks", "async_work"},
+    {
+        "errors",
+        "records",
+        "config",
+        "addresses",
+        "plain_yaml",
+        "validation",
+        "forking",
+        "leaks",
+        "async_work",
+        "collecting",
+    },
     {"agents", "price_tables", "recommendation"},
     {"embedding", "vectors", "frames", "pricing", "statistics"},
     {"storage"},

@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..collecting import seldom_collected
 from ..errors import InvalidValue, NotFound, ReadOnlyLab
 from ..indexing import progress_bar
-from .collecting import seldom_collected
 from .cursors import Cursors, Position, fingerprint, is_plain, whole_fingerprint
 from .files import Line, lines, log_files, opened
 from .recording import Entry, Recorder

@@ -12,9 +12,9 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..collecting import seldom_collected
 from ..errors import InvalidValue, LabError, UnrecordedUsageWarning
 from ..validation import shortened
-from .collecting import seldom_collected
 from .recording import Entry
 from .usages import tokens_of
 from .values import (

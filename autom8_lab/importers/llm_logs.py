@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..collecting import seldom_collected
 from ..errors import InvalidValue, NotFound, StorageError
-from .collecting import seldom_collected
 from .recording import Entry
 from .usages import tokens_of
 from .values import amount, document, first, instant, labels, text

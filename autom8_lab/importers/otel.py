@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..access import AccessLog
+from ..collecting import seldom_collected
 from ..errors import InvalidValue
 from ..ledger import TABLE
 from ..records import Condition
 from . import otel_names as names
-from .collecting import seldom_collected
 from .otel_spans import Event, LogEvent, Span, told
 from .recording import Entry
 from .values import amount, counts_of, document, first, label, labels, milliseconds, number, spoken, text

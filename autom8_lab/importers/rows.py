@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from ..collecting import seldom_collected
 from ..errors import InvalidValue, NotFound
 from ..validation import shortened
-from .collecting import seldom_collected
 from .mapping import REQUIRED, checked, columns_of, guessed
 from .recording import Entry
 from .tables import Placed, placed_in, placed_rows

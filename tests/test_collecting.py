@@ -1,4 +1,4 @@
-"""The garbage collector while logs are imported: looked for less often, and as before afterwards."""
+"""The garbage collector while logs are imported or texts stored: looked for less often, and as before afterwards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from autom8_lab import Lab
-from autom8_lab.importers.collecting import SURPLUS, seldom_collected
+from autom8_lab.collecting import SURPLUS, seldom_collected
 
 USUAL = (700, 10, 10)
 CALL = {"id": "1", "at": "2026-01-01", "model": "gpt-4o-mini", "input_tokens": 1, "output_tokens": 1}
@@ -31,6 +31,17 @@ def test_an_import_looks_for_garbage_less_often_and_then_as_before(lab: Lab) -> 
         yield CALL
 
     assert lab.import_rows(rows(), mapping="guess")["new"] == 1
+    assert (seen, gc.get_threshold()) == ([SURPLUS], USUAL)
+
+
+def test_a_batch_that_is_stored_is_left_alone_too(lab: Lab) -> None:
+    seen = []
+
+    def texts() -> Iterator[str]:
+        seen.append(gc.get_threshold()[0])
+        yield "a text"
+
+    lab.store_contexts(texts())
     assert (seen, gc.get_threshold()) == ([SURPLUS], USUAL)
 
 
