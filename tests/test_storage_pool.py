@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -21,7 +22,9 @@ from sqlite_utils.utils import sqlite3
 
 import autom8_lab as al
 from autom8_lab.lab import Lab
+from autom8_lab.storage import questions
 from autom8_lab.storage.pool import ConnectionPool
+from autom8_lab.storage.questions import Question
 
 MODEL = "hash-16"
 
@@ -768,3 +771,29 @@ def test_a_relative_path_keeps_its_file_when_the_working_directory_changes(
         with ThreadPoolExecutor(4) as threads:  # more connections than were opened before
             assert list(threads.map(lambda _: ids(lab), range(4))) == [["a"]] * 4
     assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_a_question_goes_by_the_state_in_which_it_began_and_the_next_one_by_a_newer(path: Path) -> None:
+    with al.open(path, embedding_model=MODEL) as lab, al.open(path, embedding_model=MODEL) as other:
+        storage, another = lab._storage, other._storage
+        with storage.asking():
+            begun = storage.stamp()
+            other.store_context("Written meanwhile.")
+            assert storage.stamp() == begun
+            with another.asking():
+                assert storage.stamp() != begun  # of that lab's question this one knows nothing
+            with storage.asking():
+                assert storage.stamp() != begun
+            with lab.transaction():
+                assert storage.stamp() is None
+        assert storage.stamp() != begun
+
+
+def test_a_question_whose_end_was_skipped_is_over(path: Path) -> None:
+    # As when Ctrl-C comes in the first instruction of its end.
+    with al.open(path, embedding_model=MODEL) as lab, al.open(path, embedding_model=MODEL) as other:
+        begun, token = lab._storage.stamp(), questions._asked.set(weakref.ref(Question(lab._storage._pool, "old")))
+        assert lab._storage.stamp() == begun
+        other.store_context("Written meanwhile.")
+        assert lab._storage.stamp() not in {begun, "old"}
+        questions._asked.reset(token)

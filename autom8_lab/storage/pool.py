@@ -6,8 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 from sqlite_utils import Database
@@ -20,6 +19,7 @@ from ..leaks import place_of_thread
 from .driver import code, is_breaking, is_swallowed_signal, moved, translated
 from .lending import Lending, LendingInside, Reading
 from .opening import FileId, Opener, PooledDatabase, Use, leave_to_parent
+from .questions import asking, question_of
 from .readers import Readers, discard
 from .transactions import Kept, Savepoint, Transaction, Writing, is_suspended, level_of
 from .waiting import Figures, Gate, Holder, Turn, retry
@@ -35,10 +35,6 @@ class Visit:
 
     def __init__(self) -> None:
         self.thread: int | None = threading.get_ident()
-
-
-# Whose stamp a question in progress goes by.
-_asked: ContextVar[tuple[ConnectionPool, Any] | None] = ContextVar("autom8_lab_asked", default=None)
 
 
 class Moment(NamedTuple):
@@ -155,9 +151,10 @@ class ConnectionPool(Forkable):
         """Return a value that is another one after every commit of anyone; None inside a transaction."""
         if level_of(self) is not None:
             return None
-        asked = _asked.get()
-        if asked is not None and asked[0] is self:
-            return asked[1]
+        question = question_of(self)
+        return self._stamp_now() if question is None else question.stamp
+
+    def _stamp_now(self) -> Any:
         if self.in_memory:
             if self._writer is not None:  # counted without a turn: who asks may be reading, and then has it
                 return self._writer.conn.total_changes
@@ -180,15 +177,9 @@ class ConnectionPool(Forkable):
                 raise self.ours(exc, self._observer) from exc
             return self._observer.file, version
 
-    @contextmanager
-    def asking(self) -> Iterator[None]:
+    def asking(self) -> AbstractContextManager[None]:
         """Let the block go by the stamp of its beginning."""
-        stamp = self.stamp()
-        token = _asked.set(None if stamp is None else (self, stamp))
-        try:
-            yield
-        finally:
-            _asked.reset(token)
+        return nullcontext() if level_of(self) is not None else asking(self, self._stamp_now())
 
     def before_commit(self, database: PooledDatabase) -> Moment | None:
         """Return the moment before the caller's commit, which must be the next one of all; None in memory."""
