@@ -265,7 +265,8 @@ class Index:
 
     def write(self, indexed: Mapping[str, Indexed], *, content_changed: bool = False) -> None:
         """Write what one `prepare` returned, by context id, inside the caller's transaction."""
-        for into, chunks, vectors in _by_set(indexed):
+        if indexed:
+            into, chunks, vectors = _joined(indexed)
             set_key = into.set_key if into else None
             self._storage.put_chunks(chunks, set_key=set_key, vectors=vectors, content_changed=content_changed)
 
@@ -274,11 +275,11 @@ class Index:
 
         The caller takes his transaction back then.
         """
-        for into, chunks, vectors in _by_set(indexed):
-            if into is not None and not self._storage.add_chunks(chunks, into=into, vectors=vectors):
-                self._presumed = None
-                return False
-        return True
+        into, chunks, vectors = _joined(indexed)
+        if into is None or self._storage.add_chunks(chunks, into=into, vectors=vectors):
+            return True
+        self._presumed = None
+        return False
 
     def embed_contexts(
         self, *, model: str | None, progress: bool | None, chunking: Mapping[str, int] | None = None
@@ -337,14 +338,13 @@ class Index:
         self._presumed = None
 
 
-def _by_set(
+def _joined(
     indexed: Mapping[str, Indexed],
-) -> Iterator[tuple[EmbeddingSet | None, dict[str, list[Chunk]], dict[str, Array32]]]:
-    """Yield each set with the chunks that belong to it, by context id, and their vectors by chunk hash."""
-    for into in {item.into for item in indexed.values()}:
-        items = {context_id: item for context_id, item in indexed.items() if item.into == into}
-        vectors = {name: vector for item in items.values() for name, vector in item.vectors.items()}
-        yield into, {context_id: item.chunks for context_id, item in items.items()}, vectors
+) -> tuple[EmbeddingSet | None, dict[str, list[Chunk]], dict[str, Array32]]:
+    """Return the set that one `prepare` was for, the chunks by context id, and their vectors by chunk hash."""
+    into = next((item.into for item in indexed.values()), None)
+    vectors = {name: vector for item in indexed.values() for name, vector in item.vectors.items()}
+    return into, {context_id: item.chunks for context_id, item in indexed.items()}, vectors
 
 
 def encode_in_batches(texts: Sequence[str], encoder: Encoder, progress: bool | None) -> Iterator[Array32]:

@@ -300,7 +300,7 @@ class Retrieval:
                 if method == "semantic":
                     raise
                 found.degraded = str(exc)
-                warnings.warn(f"hybrid search answers by text alone: {exc}", DegradedSearchWarning, stacklevel=6)
+                warnings.warn(f"hybrid search answers by text alone: {exc}", DegradedSearchWarning, stacklevel=5)
         if meant is not None:
             set_key = meant[0].set_key
             answer = nearest or self._storage.nearest(meant[1], set_key=set_key, k=depth, where=where)

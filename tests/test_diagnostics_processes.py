@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from autom8_lab.diagnostics.figures import worker
+from autom8_lab.diagnostics.figures import processes, worker
 from autom8_lab.diagnostics.figures.crew import Crew
 from autom8_lab.diagnostics.figures.material import Bench, Sizes
 from autom8_lab.diagnostics.figures.processes import (
@@ -150,6 +150,9 @@ def test_a_new_process_answers_without_torch(bench: Bench) -> None:
 
 
 def test_a_new_process_shows_the_help_of_the_command_line(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "Store texts, files or rows as contexts." in processes._run(bench, processes.HELP)[1]
+    programs = []
+    monkeypatch.setattr(processes, "_run", lambda _, program: (programs.append(program), (0.25, ""))[1])
     made = help_figure(bench)
-    assert (made["unit"], made["against"]) == ("ms", "a new process, import click")
-    assert 1 < made["figure"] < 60_000
+    assert (made["figure"], made["unit"], made["against"]) == (250, "ms", "a new process, import click")
+    assert set(programs) == {processes.HELP, "import click"}

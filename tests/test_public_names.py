@@ -30,10 +30,16 @@ def test_all_is_sorted_and_names_everything_public() -> None:
     assert set(al.__all__) <= set(dir(al))
 
 
-@pytest.mark.parametrize("asked", ["import autom8_lab as al; al.open", "from autom8_lab import *; open", "al.storage"])
+@pytest.mark.parametrize("asked", ["al.search_df", "al.LabConfig", "from autom8_lab import *; search_df", "dir(al)"])
 def test_the_lab_is_loaded_when_something_of_it_is_asked_for(asked: str) -> None:
-    code = "import sys, autom8_lab as al; assert 'autom8_lab.lab' not in sys.modules; dir(al); assert not hasattr(al, '__x__')"
-    subprocess.run([sys.executable, "-c", f"{code}\n{asked}"], check=True)
+    before = "import sys, autom8_lab as al; hasattr(al, '__wrapped__'); assert 'autom8_lab.lab' not in sys.modules"
+    after = "assert 'autom8_lab.lab' in sys.modules"
+    subprocess.run([sys.executable, "-c", f"{before}\n{asked}\n{after}"], check=True)
+
+
+def test_a_module_of_the_package_is_found_without_the_rest() -> None:
+    code = "import sys, autom8_lab as al; al.forking.process; assert 'autom8_lab.lab' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_error_and_warning_is_public() -> None:

@@ -13,7 +13,7 @@ from sqlite_utils import Database
 
 from ..errors import ContextNotFound
 from ..forking import new_lock
-from ..records import Chunk, EmbeddingSet, Metric, Nearest, Neighbour, VectorEngine
+from ..records import Chunk, Condition, EmbeddingSet, Metric, Nearest, Neighbour, VectorEngine
 from ..vectors.exact import SPARE, VectorMatrix
 from ..vectors.similarity import Array32, checked, similarity
 from .base import Where
@@ -22,7 +22,7 @@ from .exactly import Candidates, best_of_each, best_rows, candidates, nearest_ro
 from .filters import ContextFilter
 from .hnsw_file import ENOUGH_RECALL, HnswFile, Read, Ready
 from .names import ContextNames, Remember
-from .sql import context_filter
+from .sql import context_filter, where_clause
 from .sqlite_chunks import Position, caught_up, current_position
 from .sqlite_names import KeptNames
 from .sqlite_vec import VEC_LIMIT, VecTable
@@ -218,12 +218,9 @@ class SQLiteVectors:
 
     def known_vectors(self, database: Database, model_id: str, chunk_hashes: Sequence[str]) -> dict[str, Array32]:
         """See `Storage.known_vectors`."""
-        one = len(chunk_hashes) == 1
-        condition, names = (
-            ("= ?", chunk_hashes[0]) if one else ("IN (SELECT value FROM json_each(?))", json.dumps(list(chunk_hashes)))
-        )
-        sql = f"SELECT chunk_hash, vector FROM embeddings WHERE model_id = ? AND chunk_hash {condition}"
-        rows = database.conn.execute(sql, [model_id, names])
+        wanted = [Condition("model_id", "=", model_id), Condition("chunk_hash", "in", chunk_hashes)]
+        filters, parameters = where_clause(wanted, dict.fromkeys(EMBEDDING))
+        rows = database.conn.execute(f"SELECT chunk_hash, vector FROM embeddings{filters}", parameters)
         return {name: np.frombuffer(vector, dtype=np.float32) for name, vector in rows}
 
     # Finding

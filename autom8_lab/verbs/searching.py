@@ -167,39 +167,29 @@ class SearchVerbs(Parts):
     ) -> list[SearchAnswer]:
         if not isinstance(queries, list | tuple) and type(queries).__module__.split(".")[0] != "pandas":
             raise InvalidValue(f"queries={shortened(queries)} is a {type(queries).__name__}: give a list of str")
+        queries = list(queries)
         with self._storage.asking():
-            answers = self._found(list(queries), k=k, method=method, least=least, ranking=ranking, given=given)
+            min_similarity, min_relevance = least
+            how = self._applied.ranking(ranking)
+            if min_similarity is None and method != "text":
+                min_similarity = self._applied.value("similarity_threshold")
+            options: dict[str, Any] = {
+                "k": k,
+                "method": method,
+                "ranking": how,
+                "min_similarity": min_similarity,
+                "where": self._where(**given),
+                "filters": _given_filters(given),
+                "contexts_of": self._contexts.by_ids,
+                "relevance": self._applied.relevance(how, min_relevance) if method == "hybrid" else None,
+            }
+            if len(queries) == 1:
+                answers = [self._retrieval.search(queries[0], **options)]
+            else:
+                answers = self._retrieval.search_many(queries, **options)
         for answer in answers:
             self._access.search(answer, k=int(k))
         return answers
-
-    def _found(
-        self,
-        queries: list[str],
-        *,
-        k: int,
-        method: SearchMethod,
-        least: tuple[float | None, float | None],
-        ranking: dict[str, Any],
-        given: dict[str, Any],
-    ) -> list[SearchAnswer]:
-        min_similarity, min_relevance = least
-        how = self._applied.ranking(ranking)
-        if min_similarity is None and method != "text":
-            min_similarity = self._applied.value("similarity_threshold")
-        options: dict[str, Any] = {
-            "k": k,
-            "method": method,
-            "ranking": how,
-            "min_similarity": min_similarity,
-            "where": self._where(**given),
-            "filters": _given_filters(given),
-            "contexts_of": self._contexts.by_ids,
-            "relevance": self._applied.relevance(how, min_relevance) if method == "hybrid" else None,
-        }
-        if len(queries) == 1:
-            return [self._retrieval.search(queries[0], **options)]
-        return self._retrieval.search_many(queries, **options)
 
     def searches_df(self, *, since: Any = None, until: Any = None, limit: int | None = None) -> pd.DataFrame:
         """Return past searches, the newest first: query, method, what came back and how long it took."""

@@ -27,6 +27,7 @@ with al.open(sys.argv[1], **json.loads(sys.argv[2])) as lab:
     found = lab.search_df(sys.argv[3])
     print(json.dumps({"found": len(found), "degraded": found.attrs["degraded"], "torch": "torch" in sys.modules}))
 """
+HELP = "from autom8_lab.cli import main; main(['--help'])"
 
 
 def connection_figures(bench: Bench) -> Iterator[Row]:
@@ -137,8 +138,7 @@ def start_figure(bench: Bench) -> Row:
 def help_figure(bench: Bench) -> Row:
     """Measure how soon the command line shows its help, against the library that reads the command line."""
     rounds = min(bench.sizes.repeats, COLD_ROUNDS)
-    asks_for_help = "from autom8_lab.cli import main; main(['--help'])"
-    timings = in_turns(rounds, lambda _: _run(bench, asks_for_help)[0], lambda _: _run(bench, "import click")[0])
+    timings = in_turns(rounds, lambda _: _run(bench, HELP)[0], lambda _: _run(bench, "import click")[0])
     return row(
         "start",
         "a new process, autom8-lab --help",
